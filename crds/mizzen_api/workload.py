@@ -1,0 +1,110 @@
+"""What the operator tells a workload (ConfigMap) and what it answers (`GET /progress`, termination message)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from mizzen_api.conditions import USER_ERRORS, Reason
+from mizzen_api.contract import TERMINATION_LOG_LIMIT
+from mizzen_api.dataset import DatasetSpec
+from mizzen_api.meta import ApiModel, FreeForm
+from mizzen_api.searchjob import SearchJobSpec, Trial, TrialCounts
+from mizzen_api.trainingjob import ModelVersion, TrainerStatus, TrainingJobSpec
+
+
+class ResolvedDataset(ApiModel):
+    """The version of a Dataset that a job runs on."""
+
+    name: str
+    uri: str
+    fingerprint: str
+    version: int = 1
+
+
+class ResolvedModel(ApiModel):
+    """A model by name, and its settings; `lr` among them belongs to the trainer."""
+
+    name: str
+    config: FreeForm = Field(default_factory=dict)
+
+
+class RayCluster(ApiModel):
+    """How the head and its workers find each other."""
+
+    address: str  # host:port of the head's GCS
+    workers: int  # pods that were asked for
+
+
+class WorkloadConfig(ApiModel):
+    """`config.json` of a workload pod. Exactly one of the three specs is set, by kind."""
+
+    kind: Literal["Dataset", "SearchJob", "TrainingJob"]
+    namespace: str
+    name: str
+    uid: str
+    generation: int = 1
+    artifacts_uri: str  # root of the artifact store, for example file:///artifacts
+    run_uri: str = ""  # folder of this resource's checkpoints
+    mlflow_uri: str = ""
+    dataset_spec: DatasetSpec | None = None
+    search_spec: SearchJobSpec | None = None
+    training_spec: TrainingJobSpec | None = None
+    dataset: ResolvedDataset | None = None
+    model: ResolvedModel | None = None
+    ray: RayCluster | None = None
+
+
+class DatasetReport(ApiModel):
+    """What a materialisation found and made; the last four only once it is published."""
+
+    progress_percentage: int = 0
+    rows: int = 0
+    fingerprint: str | None = None
+    uri: str | None = None
+    classes: list[str] = Field(default_factory=list)
+
+
+class SearchReport(ApiModel):
+    trials: TrialCounts = Field(TrialCounts())
+    current_optimal_trial: Trial | None = None
+    model: str | None = None
+    progress_percentage: int = 0
+
+
+class TrainingReport(ApiModel):
+    trainer_status: TrainerStatus = Field(TrainerStatus())
+    model_version: ModelVersion | None = None
+
+
+class Progress(ApiModel):
+    """The one document that a workload speaks: while it runs over HTTP, at its end as the termination message."""
+
+    state: Literal["Running", "Succeeded", "Failed"] = "Running"
+    reason: Reason = Reason.RUNNING
+    message: str = ""
+    dataset: DatasetReport | None = None
+    search: SearchReport | None = None
+    training: TrainingReport | None = None
+
+    @property
+    def retryable(self) -> bool:
+        return self.state == "Failed" and self.reason not in USER_ERRORS
+
+    def to_termination_message(self) -> str:
+        """JSON of at most 4 KiB; the message is cut before anything else is lost."""
+        text = self.model_dump_json(by_alias=True, exclude_none=True)
+        excess = len(text.encode()) - TERMINATION_LOG_LIMIT
+        if excess > 0:
+            kept = self.message.encode()[: max(0, len(self.message.encode()) - excess - 64)].decode(errors="ignore")
+            text = self.model_copy(update={"message": kept + "…"}).model_dump_json(by_alias=True, exclude_none=True)
+        return text
+
+    @classmethod
+    def from_termination_message(cls, text: str) -> Progress | None:
+        """None where the container died without a word (or with another's)."""
+        try:
+            return cls.model_validate_json(text)
+        except ValueError:
+            return None
