@@ -94,12 +94,13 @@ class Progress(ApiModel):
 
     def to_termination_message(self) -> str:
         """JSON of at most 4 KiB; the message is cut before anything else is lost."""
-        text = self.model_dump_json(by_alias=True, exclude_none=True)
-        excess = len(text.encode()) - TERMINATION_LOG_LIMIT
-        if excess > 0:
-            kept = self.message.encode()[: max(0, len(self.message.encode()) - excess - 64)].decode(errors="ignore")
-            text = self.model_copy(update={"message": kept + "…"}).model_dump_json(by_alias=True, exclude_none=True)
-        return text
+        kept = self.message
+        while True:
+            shown = self if kept == self.message else self.model_copy(update={"message": kept + "…"})
+            text = shown.model_dump_json(by_alias=True, exclude_none=True)
+            if len(text.encode()) <= TERMINATION_LOG_LIMIT or not kept:
+                return text
+            kept = kept[: len(kept) // 2]  # escapes make the length on the wire hard to foretell
 
     @classmethod
     def from_termination_message(cls, text: str) -> Progress | None:

@@ -1,0 +1,43 @@
+# Every target does its own set-up. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup demo down test test-fast test-cluster lint format manifests lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: ## Make .venv ready (the other targets do it themselves)
+	@tools/bootstrap
+
+demo: setup ## The main job, end to end: cluster, chart, dataset, search, training, A/B-tested service
+	@$(BIN)/python examples/tweets/demo.py
+
+down: setup ## Stop the embedded cluster that `make demo` started
+	@$(BIN)/mizzen down
+
+test: setup ## Every test (two cores: under 20 minutes)
+	@$(BIN)/python -m pytest
+
+test-fast: setup ## Tests without cluster and Ray (under a minute)
+	@$(BIN)/python -m pytest -m "not cluster"
+
+lint: setup ## ruff, mypy strict, import rules, generated files
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy crds/mizzen_api operator/mizzen_operator runtime/mizzen kernels/mizzen_kernels local/mizzen_local
+	@PYTHONWARNINGS=ignore $(BIN)/lint-imports
+	@$(BIN)/python crds/generate.py --check
+
+format: setup ## Let ruff mend what it can
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+manifests: setup ## Generate CRDs, dashboard and API reference from code
+	@$(BIN)/python crds/generate.py
+
+lock: setup ## Write requirements.lock from what .venv holds
+	@$(BIN)/python tools/lock.py
+
+clean: ## Remove .venv and caches
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
