@@ -24,16 +24,20 @@ ROLE_SERVER = "server"
 # A change of the hash means that the pods of a child must be replaced; of the spec that it was made from, no more.
 ANNOTATION_CONFIG_HASH = f"{GROUP}/config-hash"
 ANNOTATION_GENERATION = f"{GROUP}/generation"
+ANNOTATION_MODEL_URI = f"{GROUP}/model-uri"  # on Deployments and their pods: the version that they serve
 
 # Ports of workload pods. Servers bind to $MIZZEN_POD_IP, never to a wildcard address.
 PORT_PROGRESS = 8090  # GET /progress (JSON), GET /metrics
 PORT_RAY_GCS = 6379
 PORT_HTTP = 8080  # model server: Open Inference Protocol v2, /predict, /metrics
 PORT_MLFLOW = 5000
+PORT_OPERATOR_HEALTH = 8080  # GET /healthz
+PORT_OPERATOR_METRICS = 8081
 PATH_PROGRESS = "/progress"
 PATH_METRICS = "/metrics"
 PATH_READY = "/v2/health/ready"
 PATH_LIVE = "/v2/health/live"
+HEADER_VARIANT = "mizzen-variant"  # a request with it goes to the variant of that name, whatever the weights
 
 # Environment of workload pods.
 ENV_POD_IP = "MIZZEN_POD_IP"
@@ -49,6 +53,7 @@ ENV_RUNTIME_IMAGE = "MIZZEN_RUNTIME_IMAGE"
 ENV_ARTIFACTS_URI = "MIZZEN_ARTIFACTS_URI"
 ENV_ARTIFACTS_CLAIM_SIZE = "MIZZEN_ARTIFACTS_CLAIM_SIZE"
 ENV_ARTIFACTS_STORAGE_CLASS = "MIZZEN_ARTIFACTS_STORAGE_CLASS"
+ENV_ARTIFACTS_ACCESS_MODE = "MIZZEN_ARTIFACTS_ACCESS_MODE"  # of the claim; ReadWriteMany unless set
 ENV_GATEWAY = "MIZZEN_GATEWAY"  # namespace/name of the Gateway that HTTPRoutes attach to
 ENV_WATCH_NAMESPACES = "MIZZEN_WATCH_NAMESPACES"  # comma-separated; empty means all
 
@@ -61,6 +66,9 @@ ARTIFACTS_DIR = "/artifacts"
 ARTIFACTS_CLAIM = "mizzen-artifacts"
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LOG_LIMIT = 4096
+
+# Exit code of a workload that met a user error, which no retry cures (EX_DATAERR of sysexits.h). Others are retried.
+EXIT_USER_ERROR = 65
 
 # Files of a dataset version.
 DATASET_MANIFEST = "manifest.json"
