@@ -96,7 +96,8 @@ def legacy(service: Object, found: list[Object]) -> Object:
     """The Endpoints object of old, which some clients still read."""
     subsets = []
     for piece in found:
-        ready, waiting = [], []
+        ready: list[Object] = []
+        waiting: list[Object] = []
         for entry in piece["endpoints"]:
             address = {"ip": entry["addresses"][0], "nodeName": entry["nodeName"], "targetRef": entry["targetRef"]}
             (ready if entry["conditions"]["ready"] else waiting).append(address)

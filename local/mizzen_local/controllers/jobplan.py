@@ -206,7 +206,7 @@ def _succeeded(job: Object, active: int, count: _Count) -> bool:
     completions = job["spec"].get("completions")
     if completions is None:
         return count.all_succeeded > 0 and active == 0
-    return count.all_succeeded >= completions
+    return count.all_succeeded >= int(completions)
 
 
 def plan(job: Object, pods: list[Object], now: datetime, backoff_base: float = 1.0) -> Plan:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from mizzen_local.client import Client
 from mizzen_local.controllers.catalog import Catalog
 from mizzen_local.controllers.collector import GarbageCollector
 from mizzen_local.controllers.deployment import DeploymentController
 from mizzen_local.controllers.endpoints import EndpointController
-from mizzen_local.controllers.informer import Informers
+from mizzen_local.controllers.informer import Informers, Worker
 from mizzen_local.controllers.job import JobController
 from mizzen_local.controllers.loadbalancer import LoadBalancerController
 from mizzen_local.controllers.namespaces import NamespaceController
@@ -23,7 +24,7 @@ async def run_controllers(client: Client, *, ca: str, volumes: Path, backoff_bas
     """`ca` is the cluster's CA certificate as PEM; `volumes` the folder of PersistentVolumes."""
     informers = Informers(client)
     catalog = Catalog(informers)
-    workers = [
+    workers: list[Worker[Any]] = [
         DeploymentController(client, informers).worker,
         ReplicaSetController(client, informers).worker,
         JobController(client, informers, backoff_base).worker,

@@ -43,7 +43,7 @@ def available_in(pod: Object, min_ready_seconds: int, now: datetime) -> float | 
 
 
 def deletion_rank(pod: Object) -> tuple[int, int, int, int, str]:
-    """Pods that sort first go first: unassigned, then pending, then not ready, then by deletion cost, then the newest."""
+    """Pods that sort first go first: unassigned, pending, not ready, cheap by annotation, then the newest."""
     meta = pod["metadata"]
     cost = (meta.get("annotations") or {}).get("controller.kubernetes.io/pod-deletion-cost", "0")
     phases = {"Pending": 0, "Unknown": 1, "Running": 2}

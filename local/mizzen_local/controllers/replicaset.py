@@ -39,7 +39,8 @@ def plan(rs: Object, pods: list[Object], now: datetime) -> Plan:
     spec = rs["spec"]
     wanted = spec.get("replicas", 1)
     active = [pod for pod in pods if is_active_pod(pod)]
-    create, delete = 0, ()
+    create = 0
+    delete: tuple[Object, ...] = ()
     if not meta(rs).get("deletionTimestamp"):
         create = min(max(0, wanted - len(active)), _BURST)
         surplus = max(0, len(active) - wanted)

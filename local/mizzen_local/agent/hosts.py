@@ -1,0 +1,52 @@
+"""The /etc/hosts of a pod: cluster DNS as a file, rewritten in place whenever a Service or its endpoints change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from mizzen_local.client import Object
+
+_DOMAIN = "svc.cluster.local"
+
+
+def service_addresses(service: Object, slices: Iterable[Object]) -> list[tuple[str, str]]:
+    """(address, hostname of the pod or empty) that a Service's name stands for; headless ones stand for their pods."""
+    spec = service["spec"]
+    if spec.get("type") == "ExternalName":
+        return []
+    if spec.get("clusterIP") and spec["clusterIP"] != "None":
+        return [(spec["clusterIP"], "")]
+    found = []
+    for piece in slices:
+        for entry in piece.get("endpoints") or []:
+            if (entry.get("conditions") or {}).get("ready", True):
+                found.append((entry["addresses"][0], entry.get("hostname") or ""))
+    return found
+
+
+def render(namespace: str, own: tuple[str, str], entries: Iterable[tuple[str, str, list[tuple[str, str]]]]) -> str:
+    """`own` is (pod IP, hostname); entries are (namespace, service, addresses). The pod's own namespace comes first."""
+    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"{own[0]}\t{own[1]}"]
+    for ns, name, addresses in sorted(entries, key=lambda e: (e[0] != namespace, e[0], e[1])):
+        names = [f"{name}.{ns}.{_DOMAIN}", f"{name}.{ns}.svc", f"{name}.{ns}"]
+        if ns == namespace:
+            names.append(name)
+        for address, hostname in addresses:
+            extra = [f"{hostname}.{n}" for n in names] if hostname else []
+            lines.append(f"{address}\t{' '.join(names + extra)}")
+    return "\n".join(lines) + "\n"
+
+
+def write_in_place(path: Path, text: str) -> None:
+    """Keeps the inode, which running containers have mounted."""
+    data = text.encode()
+    if path.exists() and path.read_bytes() == data:
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        os.pwrite(descriptor, data, 0)
+        os.ftruncate(descriptor, len(data))
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,217 @@
+"""The service proxy: answers for ClusterIPs in user space, between a client on this machine and a pod that is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from mizzen_local.client import Object
+from mizzen_local.controllers.endpoints import SERVICE_NAME
+from mizzen_local.controllers.informer import Informer
+from mizzen_local.objects import Key, key_of, meta
+from mizzen_local.recorder import Recorder
+
+_log = logging.getLogger(__name__)
+_CONNECT_SECONDS = 3.0
+Address = tuple[str, int]
+
+
+def backends(service: Object, slices: list[Object]) -> dict[int, list[Address]]:
+    """For each port of a Service, the ready endpoints behind it; those that are only serving when none is ready."""
+    found: dict[int, list[Address]] = {}
+    for port in service["spec"].get("ports") or []:
+        if port.get("protocol", "TCP") != "TCP":
+            continue
+        ready: list[Address] = []
+        serving: list[Address] = []
+        for piece in slices:
+            for target in piece.get("ports") or []:
+                if (target.get("name") or "") != (port.get("name") or ""):
+                    continue
+                for entry in piece.get("endpoints") or []:
+                    conditions = entry.get("conditions") or {}
+                    address = (entry["addresses"][0], int(target["port"]))
+                    if conditions.get("ready", True):
+                        ready.append(address)
+                    elif conditions.get("serving"):
+                        serving.append(address)
+        found[port["port"]] = ready or serving
+    return found
+
+
+class _Pipe(asyncio.Protocol):
+    """One direction's reader: what arrives here goes to the peer, no faster than the peer takes it."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.peer: _Pipe | None = None
+        self._early: list[bytes] = []
+        self._ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def join(self, peer: _Pipe) -> None:
+        self.peer = peer
+        if peer.transport is not None:
+            for data in self._early:
+                peer.transport.write(data)
+            self._early.clear()
+            if self._ended and peer.transport.can_write_eof():
+                peer.transport.write_eof()
+
+    def data_received(self, data: bytes) -> None:
+        if self.peer is None or self.peer.transport is None:
+            self._early.append(data)
+        else:
+            self.peer.transport.write(data)
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        if self.peer is not None and self.peer.transport is not None and self.peer.transport.can_write_eof():
+            self.peer.transport.write_eof()
+        return True
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.close()
+
+    def pause_writing(self) -> None:
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.resume_reading()
+
+
+class _Inbound(_Pipe):
+    def __init__(self, port: Port) -> None:
+        super().__init__()
+        self._port = port
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self.transport is not None
+        self.transport.pause_reading()
+        task = asyncio.create_task(self._connect(self.transport))
+        self._port.connecting.add(task)
+        task.add_done_callback(self._port.connecting.discard)
+
+    async def _connect(self, transport: asyncio.Transport) -> None:
+        loop = asyncio.get_running_loop()
+        for host, port in self._port.candidates():
+            try:
+                async with asyncio.timeout(_CONNECT_SECONDS):
+                    _, peer = await loop.create_connection(_Pipe, host, port)
+            except (OSError, TimeoutError):
+                continue
+            self.join(peer)
+            peer.join(self)
+            if transport.is_closing():
+                assert peer.transport is not None
+                peer.transport.close()
+            else:
+                transport.resume_reading()
+            return
+        transport.abort()  # no endpoint: the client sees a reset, as kube-proxy's reject would give it
+
+
+class Port:
+    """One listening ClusterIP:port."""
+
+    def __init__(self) -> None:
+        self.backends: list[Address] = []
+        self.connecting: set[asyncio.Task[None]] = set()
+        self._turn: Iterator[int] = itertools.count()
+        self.server: asyncio.Server | None = None
+
+    def candidates(self) -> list[Address]:
+        """Every backend once, beginning with the next in turn."""
+        if not self.backends:
+            return []
+        first = next(self._turn) % len(self.backends)
+        return self.backends[first:] + self.backends[:first]
+
+    async def listen(self, address: Address) -> None:
+        loop = asyncio.get_running_loop()
+        self.server = await loop.create_server(lambda: _Inbound(self), *address, reuse_address=True, backlog=1024)
+
+    def close(self) -> None:
+        if self.server is not None:
+            self.server.close()
+        for task in self.connecting:
+            task.cancel()
+
+
+class ServiceProxy:
+    def __init__(self, services: Informer, slices: Informer, recorder: Recorder) -> None:
+        self._services, self._slices, self._recorder = services, slices, recorder
+        self._ports: dict[Address, Port] = {}
+        self._refused: set[Address] = set()
+        self._due: set[Key] = set()
+        self._wake = asyncio.Event()
+        self._of: dict[Key, set[Address]] = {}
+
+    async def run(self) -> None:
+        self._services.on_change(lambda service: self._look(key_of(service)))
+        self._slices.on_change(self._slice_changed)
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._due:
+                    await self._sync(self._due.pop())
+        finally:
+            for port in self._ports.values():
+                port.close()
+
+    def _slice_changed(self, piece: Object) -> None:
+        name = (meta(piece).get("labels") or {}).get(SERVICE_NAME)
+        if name:
+            self._look((meta(piece)["namespace"], name))
+
+    def _look(self, key: Key) -> None:
+        self._due.add(key)
+        self._wake.set()
+
+    async def _sync(self, key: Key) -> None:
+        service = self._services.get(key)
+        wanted: dict[Address, list[Address]] = {}
+        host = service["spec"].get("clusterIP") if service else None
+        if service and host and host != "None" and host.startswith("127."):
+            slices: list[Any] = [
+                piece
+                for piece in self._slices.in_namespace(key[0])
+                if (meta(piece).get("labels") or {}).get(SERVICE_NAME) == key[1]
+            ]
+            wanted = {(host, port): found for port, found in backends(service, slices).items()}
+        for address in self._of.get(key, set()) - wanted.keys():
+            if (port := self._ports.pop(address, None)) is not None:
+                port.close()
+            self._refused.discard(address)
+        self._of[key] = set(wanted)
+        for address, found in wanted.items():
+            if address not in self._ports and service is not None:
+                await self._open(address, service)
+            if address in self._ports:
+                self._ports[address].backends = found
+
+    async def _open(self, address: Address, service: Object) -> None:
+        port = Port()
+        try:
+            await port.listen(address)
+        except OSError as error:
+            if address not in self._refused:
+                self._refused.add(address)
+                text = f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}"
+                if isinstance(error, PermissionError):
+                    text += "; ports below 1024 need root, or sysctl net.ipv4.ip_unprivileged_port_start=80"
+                _log.warning("service %s: %s", meta(service)["name"], text)
+                self._recorder.event(service, "Service", "FailedToListen", text, type="Warning")
+            return
+        self._ports[address] = port
