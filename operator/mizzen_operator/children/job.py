@@ -1,0 +1,103 @@
+"""Jobs: a Dataset's materialisation, and the head and the workers of a Ray cluster."""
+
+from __future__ import annotations
+
+from mizzen_api import Dataset, contract
+from mizzen_api.meta import Resources
+from mizzen_operator import names
+from mizzen_operator.children.meta import labels, metadata
+from mizzen_operator.children.pods import CONTAINER, Workload, template
+from mizzen_operator.plan import Manifest, RayJob, Resource
+from mizzen_operator.settings import Settings
+
+# The head carries the driver and no training: it asks for little and may use more.
+HEAD_REQUESTS = Resources(cpu="100m", memory="512Mi")
+HEAD_LIMITS = Resources(cpu="1", memory="2Gi")
+# Workers come back for as long as the head runs; the head's backoffLimit is what ends a job.
+WORKERS_BACKOFF_LIMIT = 1_000_000
+
+
+def materialize_job(dataset: Dataset, settings: Settings) -> Manifest:
+    """One Job for each generation of the spec; its version of the data is immutable."""
+    name = names.materialize(dataset.metadata.name, dataset.metadata.generation)
+    workload = Workload(
+        command=("mizzen", "data", "materialize"),
+        requests=dataset.spec.resources,
+        limits=dataset.spec.resources,
+        config=name,
+        artifacts=True,
+    )
+    annotations = {contract.ANNOTATION_GENERATION: str(dataset.metadata.generation)}
+    job = _job(dataset, name, contract.ROLE_MATERIALIZE, workload, annotations, settings)
+    job["spec"] |= {"backoffLimit": dataset.spec.backoff_limit, "podFailurePolicy": _failure_policy()}
+    return job
+
+
+def head_job(job: RayJob, config_hash: str, settings: Settings) -> Manifest:
+    """The Ray head and the driver. Its restarts resume from the newest checkpoint."""
+    workload = Workload(
+        command=("mizzen", "search" if job.kind == "SearchJob" else "train"),
+        requests=HEAD_REQUESTS,
+        limits=HEAD_LIMITS,
+        config=names.config(job.kind, job.metadata.name),
+        token=names.token(job.kind, job.metadata.name),
+        artifacts=True,
+        grace_seconds=60,  # time for a checkpoint just in time
+    )
+    annotations = _annotations(job, config_hash)
+    name = names.head(job.kind, job.metadata.name)
+    manifest = _job(job, name, contract.ROLE_HEAD, workload, annotations, settings)
+    policy = job.spec.run_policy
+    manifest["spec"] |= {"backoffLimit": policy.backoff_limit, "podFailurePolicy": _failure_policy()}
+    if policy.active_deadline_seconds is not None:
+        manifest["spec"]["activeDeadlineSeconds"] = policy.active_deadline_seconds
+    return manifest
+
+
+def workers_job(job: RayJob, count: int, resources: Resources, config_hash: str, settings: Settings) -> Manifest:
+    """As many pods as the job may use. Those that find no room stay pending; the job runs with the others."""
+    workload = Workload(
+        command=("mizzen", "ray-worker"),
+        requests=resources,
+        limits=resources,
+        restart_policy="OnFailure",
+        config=names.config(job.kind, job.metadata.name),
+        token=names.token(job.kind, job.metadata.name),
+        artifacts=True,
+        grace_seconds=60,
+    )
+    name = names.workers(job.kind, job.metadata.name)
+    manifest = _job(job, name, contract.ROLE_WORKERS, workload, _annotations(job, config_hash), settings)
+    manifest["spec"] |= {"parallelism": count, "completions": count, "backoffLimit": WORKERS_BACKOFF_LIMIT}
+    return manifest
+
+
+def _annotations(job: RayJob, config_hash: str) -> dict[str, str]:
+    return {
+        contract.ANNOTATION_CONFIG_HASH: config_hash,
+        contract.ANNOTATION_GENERATION: str(job.metadata.generation),
+    }
+
+
+def _job(
+    resource: Resource, name: str, role: str, workload: Workload, annotations: dict[str, str], settings: Settings
+) -> Manifest:
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata(resource, name, role, annotations=annotations),
+        "spec": {"template": template(workload, labels(resource, role), annotations, settings)},
+    }
+
+
+def _failure_policy() -> Manifest:
+    """User errors end the Job at once; a drained node does not count against the backoffLimit."""
+    return {
+        "rules": [
+            {
+                "action": "FailJob",
+                "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [contract.EXIT_USER_ERROR]},
+            },
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        ]
+    }

@@ -1,0 +1,111 @@
+"""Pod templates: one container under Pod Security "restricted", without an API token, with the mounts that it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mizzen_api import contract
+from mizzen_api.meta import Resources
+from mizzen_operator.plan import Manifest
+from mizzen_operator.settings import Settings
+
+CONTAINER = "main"
+# The group that owns mounted volumes; the images run as the user of the same number.
+USER = 65532
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is particular about one pod."""
+
+    command: tuple[str, ...]
+    requests: Resources
+    limits: Resources
+    restart_policy: str = "Never"
+    config: str = ""  # ConfigMap
+    token: str = ""  # Secret of the Ray cluster; makes it a Ray pod
+    artifacts: bool = False
+    port: int | None = None
+    probes: Manifest = field(default_factory=dict)
+    grace_seconds: int = 30
+
+
+def template(workload: Workload, labels: dict[str, str], annotations: dict[str, str], settings: Settings) -> Manifest:
+    """The pod template of a Job or Deployment."""
+    return {
+        "metadata": {"labels": labels, "annotations": annotations},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "restartPolicy": workload.restart_policy,
+            "terminationGracePeriodSeconds": workload.grace_seconds,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "fsGroup": USER,
+                "fsGroupChangePolicy": "OnRootMismatch",
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [_container(workload, settings)],
+            "volumes": [volume for volume, _ in _mounts(workload, settings)],
+        },
+    }
+
+
+def _container(workload: Workload, settings: Settings) -> Manifest:
+    container: Manifest = {
+        "name": CONTAINER,
+        "image": settings.runtime_image,
+        "command": list(workload.command),
+        "env": _environment(workload, settings),
+        "resources": {"requests": workload.requests.to_wire(), "limits": workload.limits.to_wire()},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePath": contract.TERMINATION_LOG,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [mount for _, mount in _mounts(workload, settings)],
+        **workload.probes,
+    }
+    if workload.port is not None:
+        container["ports"] = [{"name": "http", "containerPort": workload.port, "protocol": "TCP"}]
+    return container
+
+
+def _environment(workload: Workload, settings: Settings) -> list[Manifest]:
+    def field_of(name: str, path: str) -> Manifest:
+        return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+    values = {"HOME": "/tmp"}  # noqa: S108 (the pod's own emptyDir; the root file system is read-only)
+    if settings.mlflow_uri:
+        values[contract.ENV_MLFLOW] = settings.mlflow_uri
+    if workload.config:
+        values[contract.ENV_CONFIG] = f"{contract.CONFIG_DIR}/{contract.CONFIG_FILE}"
+    if workload.token:
+        values[contract.ENV_RAY_AUTH_MODE] = "token"
+        values[contract.ENV_RAY_AUTH_TOKEN_PATH] = f"{contract.RAY_TOKEN_DIR}/{contract.RAY_TOKEN_FILE}"
+    return [
+        field_of(contract.ENV_POD_IP, "status.podIP"),
+        field_of(contract.ENV_POD_NAME, "metadata.name"),
+        field_of(contract.ENV_NAMESPACE, "metadata.namespace"),
+        *({"name": name, "value": value} for name, value in values.items()),
+    ]
+
+
+def _mounts(workload: Workload, settings: Settings) -> list[tuple[Manifest, Manifest]]:
+    """Pairs of a volume and its mount."""
+    pairs: list[tuple[Manifest, Manifest]] = [({"name": "tmp", "emptyDir": {}}, {"name": "tmp", "mountPath": "/tmp"})]  # noqa: S108
+    if workload.config:
+        volume = {"name": "config", "configMap": {"name": workload.config}}
+        pairs.append((volume, {"name": "config", "mountPath": contract.CONFIG_DIR, "readOnly": True}))
+    if workload.token:
+        volume = {"name": "ray-token", "secret": {"secretName": workload.token, "defaultMode": 0o440}}
+        pairs.append((volume, {"name": "ray-token", "mountPath": contract.RAY_TOKEN_DIR, "readOnly": True}))
+        # Ray's object store is shared memory; the 64 MiB that a container gets by default do not do.
+        memory = {"name": "shm", "emptyDir": {"medium": "Memory"}}
+        pairs.append((memory, {"name": "shm", "mountPath": "/dev/shm"}))  # noqa: S108
+    if workload.artifacts and settings.uses_claim:
+        volume = {"name": "artifacts", "persistentVolumeClaim": {"claimName": contract.ARTIFACTS_CLAIM}}
+        pairs.append((volume, {"name": "artifacts", "mountPath": contract.ARTIFACTS_DIR}))
+    return pairs

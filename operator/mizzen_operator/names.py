@@ -1,0 +1,40 @@
+"""Names of children: every kind has an infix, because a Dataset, its jobs and its service may share one name."""
+
+from __future__ import annotations
+
+from mizzen_api.contract import PORT_RAY_GCS
+
+_INFIX = {"SearchJob": "search", "TrainingJob": "train"}
+
+
+def materialize(dataset: str, generation: int) -> str:
+    """Job and ConfigMap of one generation of a Dataset."""
+    return f"{dataset}-data-{generation}"
+
+
+def config(kind: str, name: str) -> str:
+    return f"{name}-{_INFIX[kind]}"
+
+
+def token(kind: str, name: str) -> str:
+    """Secret with the token that Ray's head and workers share."""
+    return f"{name}-{_INFIX[kind]}-ray"
+
+
+def head(kind: str, name: str) -> str:
+    """Job and headless Service of the Ray head."""
+    return f"{name}-{_INFIX[kind]}-head"
+
+
+def workers(kind: str, name: str) -> str:
+    return f"{name}-{_INFIX[kind]}-workers"
+
+
+def head_address(kind: str, name: str, namespace: str) -> str:
+    """Where workers find the head's GCS."""
+    return f"{head(kind, name)}.{namespace}.svc:{PORT_RAY_GCS}"
+
+
+def variant(service: str, name: str) -> str:
+    """Deployment and Service of one variant of a ModelService."""
+    return f"{service}-{name}"
