@@ -73,6 +73,7 @@ class NodeAgent:
         self.allocatable = capacity(options)
         self.workers: dict[str, PodWorker] = {}
         self.ready = asyncio.Event()
+        self._port = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._range = ipaddress.ip_network(options.pod_range)
         self._last_ip = int(self._range.network_address) + 1
@@ -111,7 +112,9 @@ class NodeAgent:
 
     async def stop_pods(self, grace: float = 10.0) -> None:
         """End every pod's processes, as before a machine is switched off; the objects stay."""
-        await asyncio.gather(*(worker.stop_all(grace) for worker in self.workers.values()))
+        with contextlib.suppress(ApiError):
+            await self._patch_status(self._port, await self.client.get(NODES, self.options.name), ready=False)
+        await asyncio.gather(*(worker.halt(grace) for worker in self.workers.values()))
 
     # -- pods
 

@@ -15,7 +15,7 @@ from mizzen_local.client import Object
 
 
 class Prober:
-    """Probes one attempt of a container; calls `changed` after a change, `failed(kind, message, kill)` after a failure."""
+    """Probes one attempt of a container; tells `changed` of a change and `failed(kind, message, kill)` of a failure."""
 
     def __init__(
         self,

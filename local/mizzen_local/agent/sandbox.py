@@ -8,7 +8,8 @@ Run as a script with nothing but the standard library, so that it starts in mill
 
 The root is an overlay over the host's, its changes in memory: any mount path can exist, and no trace is left.
 """
-# ruff: noqa: PTH, S108 - after the pivot, plain strings are joined to roots that pathlib would normalize away
+# Plain strings throughout: before the pivot they are joined to roots that pathlib would normalize away.
+# ruff: noqa: PTH102, PTH103, PTH105, PTH106, PTH110, PTH112, PTH115, PTH120, PTH123, PTH211, S108
 
 from __future__ import annotations
 
@@ -146,7 +147,7 @@ def enter_root(spec: dict[str, Any]) -> None:
     _check(_libc.syscall(_PIVOT_ROOT, root.encode(), f"{root}/.host".encode()), "pivot_root")
     os.chdir("/")
     mount("proc", "/proc", "proc", flags=NOSUID | NODEV | NOEXEC)
-    mount("tmpfs", "/dev/shm", "tmpfs", flags=NOSUID | NODEV, data="mode=1777")  # noqa: S108
+    mount("tmpfs", "/dev/shm", "tmpfs", flags=NOSUID | NODEV, data="mode=1777")
     for hidden in spec["hide"]:
         if os.path.isdir(hidden):
             mount("tmpfs", hidden, "tmpfs", data="mode=755,size=1m")

@@ -24,7 +24,7 @@ from mizzen_local.agent.status import pod_status, stamp
 from mizzen_local.agent.volumes import Mount, VolumeError, Volumes
 from mizzen_local.client import ApiError, Object, Resource
 from mizzen_local.http_client import HttpClient
-from mizzen_local.objects import meta, parse_time
+from mizzen_local.objects import meta, parse_time, with_condition
 from mizzen_local.recorder import Recorder
 from mizzen_local.resources import PODS
 
@@ -73,6 +73,7 @@ class PodWorker:
         self._counted: dict[str, int] = {}
         self._sent: Object | None = None
         self._decided = Decision("Pending")
+        self._halted = False
         self.started_at = time.time()
         for container in self._specs():
             self.containers[container["name"]] = Container(self.folder, container["name"], self.wake.set)
@@ -116,6 +117,8 @@ class PodWorker:
         return self.gone or bool(meta(self.pod).get("deletionTimestamp"))
 
     async def _step(self) -> float | None:
+        if self._halted:
+            return None
         try:
             return await self._sync()
         except ApiError as error:
@@ -371,6 +374,19 @@ class PodWorker:
         except ApiError as error:
             return error.code in (404, 409)
         return True
+
+    async def halt(self, grace: float) -> None:
+        """The node goes down: end the processes. What restarts anyway waits for the node; the rest counts as disrupted."""
+        self._halted = True
+        ran = any(container.running for container in self.containers.values())
+        await self.stop_all(grace)
+        if ran and self.pod["spec"].get("restartPolicy", "Always") != "Always" and not self.gone:
+            text = "the node was shut down"
+            disrupted = ("DisruptionTarget", "True", "TerminationByKubelet", text, stamp(time.time()))
+            conditions = with_condition((self.pod.get("status") or {}).get("conditions"), *disrupted)
+            self.pod = {**self.pod, "status": {**(self.pod.get("status") or {}), "conditions": conditions}}
+            with contextlib.suppress(ApiError):
+                await self._report(Decision("Failed", initialized=True, reason="Terminated", message=text))
 
     # -- reporting
 

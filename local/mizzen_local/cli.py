@@ -1,0 +1,124 @@
+"""The embedded cluster's commands, which the platform's command line takes in: up, down, status, node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mizzen_local.chart import ChartError
+from mizzen_local.progress import Progress
+from mizzen_local.state import StartError, default_state
+
+app = typer.Typer(no_args_is_help=True, help="A Kubernetes cluster on this machine, without containers.")
+
+StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Where the cluster keeps its state.")]
+
+
+@app.command()
+def up(  # noqa: PLR0913, PLR0917
+    state_dir: StateDir = None,
+    chart: Annotated[Path | None, typer.Option(help="Folder of the Helm chart to install.")] = None,
+    no_chart: Annotated[bool, typer.Option("--no-chart", help="Start the cluster only.")] = False,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A chart value, as k=v. Repeatable.")] = None,
+    values: Annotated[list[Path] | None, typer.Option("--values", "-f", help="A file of chart values.")] = None,
+    port: Annotated[int, typer.Option(help="Port of the API server on loopback.")] = 6443,
+    node: Annotated[str, typer.Option(help="Name of the node.")] = "local",
+    images: Annotated[Path | None, typer.Option(help="YAML file: image name to path, entrypoint and env.")] = None,
+    cpus: Annotated[float | None, typer.Option(help="CPUs that the node offers; all of them by default.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory that the node offers, for example 8Gi.")] = None,
+    timeout: Annotated[int, typer.Option(help="Seconds to wait for the chart to be ready.")] = 300,
+) -> None:
+    """Start the cluster and install the platform. Doing it twice is fine."""
+    from mizzen_local.up import UpOptions
+    from mizzen_local.up import up as start
+
+    options = UpOptions(
+        state=state_dir or default_state(),
+        port=port,
+        node=node,
+        chart=chart,
+        with_chart=not no_chart,
+        settings=settings or [],
+        value_files=values or [],
+        images=images.resolve() if images else None,
+        cpus=cpus,
+        memory=memory,
+        timeout=timeout,
+    )
+    try:
+        start(options, Progress())
+    except (StartError, ChartError) as error:
+        typer.secho(f"error: {error}", err=True, fg="red")
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def down(
+    state_dir: StateDir = None,
+    purge: Annotated[bool, typer.Option("--purge", help="Also delete all state: objects, logs, volumes.")] = False,
+) -> None:
+    """Stop all pods and the cluster; its state stays unless it is purged."""
+    from mizzen_local.up import down as stop
+
+    stop(state_dir or default_state(), Progress(), purge=purge)
+
+
+@app.command()
+def status(state_dir: StateDir = None) -> None:
+    """Print what runs, as JSON; exit code 3 when nothing does."""
+    from mizzen_local.up import status as look
+
+    found = look(state_dir or default_state())
+    typer.echo(json.dumps(found, indent=2))
+    if not found["running"]:
+        raise typer.Exit(3)
+
+
+@app.command()
+def node(
+    kubeconfig: Annotated[Path, typer.Option(help="The cluster to join.")],
+    name: Annotated[str, typer.Option(help="The node's name.")] = "",
+    state_dir: StateDir = None,
+    pod_range: Annotated[str, typer.Option(help="Loopback range of pod addresses.")] = "127.31.0.0/16",
+    proxy: Annotated[bool, typer.Option(help="Answer for ClusterIPs on this machine.")] = False,
+) -> None:
+    """Join a control plane as a node that runs pods as processes, in the foreground."""
+    from mizzen_local.agent.node import NodeAgent, NodeOptions
+    from mizzen_local.http_client import HttpClient
+
+    name = name or f"{socket.gethostname().lower()}-processes"
+    state = (state_dir or default_state() / "nodes" / name).resolve()
+    state.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+
+    ending: set[asyncio.Task[None]] = set()
+
+    def leave(agent: NodeAgent, task: asyncio.Task[None]) -> None:
+        async def end() -> None:
+            await agent.stop_pods()
+            task.cancel()
+
+        ending.add(asyncio.create_task(end()))
+
+    async def serve() -> None:
+        async with HttpClient.from_kubeconfig(kubeconfig) as client:
+            agent = NodeAgent(client, NodeOptions(name=name, state=state, pod_range=pod_range, proxy=proxy))
+            task = asyncio.create_task(agent.run())
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, leave, agent, task)
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    asyncio.run(serve())
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,181 @@
+"""`mizzen up` and `mizzen down`: starts and ends the daemon that is the embedded cluster, and installs the chart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mizzen_local import chart
+from mizzen_local.agent import sandbox
+from mizzen_local.client import ApiError, Object
+from mizzen_local.http_client import HttpClient
+from mizzen_local.objects import is_true
+from mizzen_local.progress import Progress
+from mizzen_local.resources import NODES, PODS
+from mizzen_local.state import StartError, State
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 45.0
+
+
+@dataclass(frozen=True)
+class UpOptions:
+    state: Path
+    port: int = 6443
+    node: str = "local"
+    chart: Path | None = None
+    with_chart: bool = True
+    settings: list[str] = field(default_factory=list)
+    value_files: list[Path] = field(default_factory=list)
+    images: Path | None = None
+    cpus: float | None = None
+    memory: str | None = None
+    pod_range: str = "127.30.0.0/16"
+    service_range: str = "127.20.0.0/16"
+    timeout: int = 300
+
+
+def up(options: UpOptions, progress: Progress) -> None:
+    """Start what does not run, then see to the chart. Raises StartError or ChartError, each with one clear line."""
+    state = State(options.state.resolve())
+    if state.running() is not None:
+        progress.say(f"[green]✓[/green] already running  [dim]{state.root}[/dim]")
+    else:
+        with progress.step("control plane and node") as step:
+            state.prepare()
+            _wait(state, _spawn(state, options))
+            step.note(_server(state))
+    if options.with_chart:
+        path = chart.find_chart(options.chart)
+        values = chart.parse_values(options.value_files, options.settings)
+        with progress.step("chart mizzen in namespace mizzen-system") as step:
+            asyncio.run(_definitions(state, path))
+            what, revision = chart.install(state.kubeconfig, path, values, timeout=options.timeout)
+            step.note(f"{what}, revision {revision}")
+    progress.say(f"\n  export KUBECONFIG={state.kubeconfig}\n  kubectl get pods -A\n")
+
+
+async def _definitions(state: State, path: Path) -> None:
+    async with HttpClient.from_kubeconfig(state.kubeconfig) as client:
+        await chart.apply_definitions(client, path)
+
+
+def daemon_command(state: State, options: UpOptions) -> list[str]:
+    command = [sys.executable, "-m", "mizzen_local.daemon", "--state", str(state.root)]
+    command += ["--port", str(options.port), "--node", options.node]
+    command += ["--pod-range", options.pod_range, "--service-range", options.service_range]
+    for name in ("images", "cpus", "memory"):
+        value = getattr(options, name)
+        if value is not None:
+            command += [f"--{name}", str(value)]
+    return command
+
+
+def _spawn(state: State, options: UpOptions) -> subprocess.Popen[bytes]:
+    state.error.unlink(missing_ok=True)
+    state.record.unlink(missing_ok=True)
+    with state.log.open("ab") as log:
+        return subprocess.Popen(
+            daemon_command(state, options),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+
+
+def _wait(state: State, process: subprocess.Popen[bytes]) -> None:
+    """Until the daemon says that all its parts are up, or why it ended."""
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if state.running() is not None:
+            process.returncode = 0  # it is a daemon now: not ours to wait for
+            return
+        if process.poll() is not None:
+            raise StartError(_why(state))
+        time.sleep(0.03)
+    process.kill()
+    process.wait()
+    raise StartError(f"the cluster did not come up within {_START_SECONDS:.0f} s; see {state.log}")
+
+
+def _why(state: State) -> str:
+    with contextlib.suppress(OSError):
+        if text := state.error.read_text().strip():
+            return text
+    lines = state.log.read_text(errors="replace").strip().splitlines()
+    return f"the cluster did not start: {lines[-1] if lines else 'no output'}; see {state.log}"
+
+
+def _server(state: State) -> str:
+    from mizzen_local.http_client import Kubeconfig
+
+    return Kubeconfig.load(state.kubeconfig).server
+
+
+def down(root: Path, progress: Progress, *, purge: bool = False) -> None:
+    """End all pods, then the daemon; with `purge` delete everything that was kept."""
+    state = State(root.resolve())
+    with progress.step("stopping pods, node and control plane") as step:
+        was_there = state.stop_daemon(_STOP_SECONDS)
+        left = _kill_leftovers(state)
+        if not was_there:
+            step.note("it was not running" + (f"; ended {left} containers it had left" if left else ""))
+    if purge and state.root.exists():
+        with progress.step(f"deleting {state.root}"):
+            shutil.rmtree(state.root, ignore_errors=True)
+
+
+def _kill_leftovers(state: State) -> int:
+    """Containers whose daemon was killed: they live on until somebody ends them."""
+    import json
+
+    count = 0
+    for path in state.node.glob("pods/*/containers/*/*/running.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            running = json.loads(path.read_text())
+            pid = int(running["init"])
+            if running["boot"] == sandbox.boot_id() and sandbox.start_time(pid) == running["initStart"]:
+                os.kill(pid, signal.SIGKILL)
+                count += 1
+    return count
+
+
+def status(root: Path) -> Object:
+    """What runs: `{"running": bool, "server": url, "nodes": [...], "pods": {phase: count}}`."""
+    state = State(root.resolve())
+    pid = state.running()
+    if pid is None:
+        return {"running": False, "state": str(state.root)}
+    return {
+        "running": True,
+        "pid": pid,
+        "state": str(state.root),
+        "server": _server(state),
+        **asyncio.run(_look(state)),
+    }
+
+
+async def _look(state: State) -> Object:
+    async with HttpClient.from_kubeconfig(state.kubeconfig) as client:
+        try:
+            nodes = (await client.list(NODES))["items"]
+            pods = (await client.list(PODS))["items"]
+        except ApiError as error:
+            return {"error": str(error)}
+    phases: dict[str, int] = {}
+    for pod in pods:
+        phase = (pod.get("status") or {}).get("phase", "Pending")
+        phases[phase] = phases.get(phase, 0) + 1
+    names = {n["metadata"]["name"]: "Ready" if is_true(n, "Ready") else "NotReady" for n in nodes}
+    return {"nodes": names, "pods": phases}
