@@ -215,7 +215,8 @@ def _children(
 def _surplus(observed: Observed, variants: list[Variant]) -> tuple[Ref, ...]:
     """What is left of canaries that the spec does not name any more."""
     names = {variant.name for variant in variants}
-    return tuple(c.ref for c in (*observed.deployments, *observed.services) if c.variant not in names)
+    deployments = tuple(d.ref for d in observed.deployments if d.variant not in names)
+    return deployments + tuple(s.ref for s in observed.services if s.variant not in names)
 
 
 def _status(variant: Variant, weight: int) -> VariantStatus:

@@ -1,0 +1,145 @@
+"""Reads everything that a planner may look at: children, dependencies, what pods tell, what the registry answers."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+
+from mizzen_api import Dataset, ModelService, SearchJob, TrainingJob
+from mizzen_api.contract import API_VERSION, ARTIFACTS_CLAIM, LABEL_KIND, LABEL_NAME, ROLE_HEAD, ROLE_MATERIALIZE
+from mizzen_api.workload import Progress
+from mizzen_operator import names, views
+from mizzen_operator.children.httproute import API_VERSION as ROUTE_API
+from mizzen_operator.interfaces import Cluster, Registry, Workloads
+from mizzen_operator.observed import GatewayView, ModelAnswer, Observed, PodView, RouteView, Traffic
+from mizzen_operator.plan import Key, Manifest, Memory, RayJob, Ref, Resource
+from mizzen_operator.settings import Settings
+
+MODELS: dict[str, type[Dataset] | type[SearchJob] | type[TrainingJob] | type[ModelService]] = {
+    kind.KIND: kind for kind in (Dataset, SearchJob, TrainingJob, ModelService)
+}
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Reads only."""
+
+    cluster: Cluster
+    workloads: Workloads
+    registry: Registry
+    settings: Settings
+
+    async def resource(self, key: Key) -> Resource | None:
+        """None once it is gone or going: its children are the garbage collector's."""
+        found = await self.cluster.get(Ref(API_VERSION, key.kind, key.namespace, key.name))
+        if found is None or "deletionTimestamp" in found["metadata"]:
+            return None
+        resource: Resource = MODELS[key.kind].model_validate(found)
+        return resource
+
+    async def observe(self, resource: Resource, memory: Memory) -> Observed:
+        if isinstance(resource, Dataset):
+            return await self._dataset(resource)
+        if isinstance(resource, ModelService):
+            return await self._service(resource, memory)
+        return await self._ray_job(resource)
+
+    # Jobs are read before their pods: of an ended Job the pods then show how they ended.
+
+    async def _dataset(self, dataset: Dataset) -> Observed:
+        jobs = await self._children(dataset, "batch/v1", "Job")
+        pods = await self._pods(dataset)
+        configs = await self._children(dataset, "v1", "ConfigMap")
+        return Observed(
+            jobs=tuple(map(views.job, jobs)),
+            pods=pods,
+            configs=tuple(map(Ref.of, configs)),
+            progress=await self._progress(pods, ROLE_MATERIALIZE),
+            has_claim=await self._claim(dataset.metadata.namespace),
+        )
+
+    async def _ray_job(self, job: RayJob) -> Observed:
+        meta = job.metadata
+        jobs = await self._children(job, "batch/v1", "Job")
+        pods = await self._pods(job)
+        config = await self._child(job, "ConfigMap", names.config(job.kind, meta.name))
+        token = await self._child(job, "Secret", names.token(job.kind, meta.name))
+        dataset = await self.resource(Key("Dataset", meta.namespace, job.spec.dataset_ref.name))
+        return Observed(
+            dataset=dataset if isinstance(dataset, Dataset) else None,
+            search_job=await self._search_job(job),
+            config=views.config(config) if config else None,
+            jobs=tuple(map(views.job, jobs)),
+            pods=pods,
+            progress=await self._progress(pods, ROLE_HEAD),
+            has_token=token is not None,
+            fresh_token=secrets.token_hex(32),
+            has_claim=await self._claim(meta.namespace),
+        )
+
+    async def _search_job(self, job: RayJob) -> SearchJob | None:
+        if not isinstance(job, TrainingJob) or job.spec.model.search_job_ref is None:
+            return None
+        found = await self.resource(Key("SearchJob", job.metadata.namespace, job.spec.model.search_job_ref.name))
+        return found if isinstance(found, SearchJob) else None
+
+    async def _service(self, service: ModelService, memory: Memory) -> Observed:
+        gateway_api = await self.cluster.serves(ROUTE_API)
+        pods = await self._pods(service)
+        return Observed(
+            deployments=tuple(map(views.deployment, await self._children(service, "apps/v1", "Deployment"))),
+            services=tuple(map(views.service, await self._children(service, "v1", "Service"))),
+            pods=pods,
+            gateway_api=gateway_api,
+            gateway=await self._gateway() if gateway_api else None,
+            route=await self._route(service) if gateway_api else None,
+            models=await self._models(service),
+            traffic=await self._traffic(pods),
+            memory=memory,
+        )
+
+    async def _children(self, resource: Resource, api_version: str, kind: str) -> list[Manifest]:
+        meta = resource.metadata
+        labels = {LABEL_KIND: resource.kind, LABEL_NAME: meta.name}
+        return views.owned(await self.cluster.list(api_version, kind, meta.namespace, labels), meta.uid)
+
+    async def _child(self, resource: Resource, kind: str, name: str) -> Manifest | None:
+        found = await self.cluster.get(Ref("v1", kind, resource.metadata.namespace, name))
+        return found if found and views.owned([found], resource.metadata.uid) else None
+
+    async def _pods(self, resource: Resource) -> tuple[PodView, ...]:
+        """By label: pods belong to Jobs and ReplicaSets, not to the resource."""
+        meta = resource.metadata
+        labels = {LABEL_KIND: resource.kind, LABEL_NAME: meta.name}
+        return tuple(views.pod(found) for found in await self.cluster.list("v1", "Pod", meta.namespace, labels))
+
+    async def _claim(self, namespace: str) -> bool:
+        if not self.settings.uses_claim:
+            return False
+        return await self.cluster.get(Ref("v1", "PersistentVolumeClaim", namespace, ARTIFACTS_CLAIM)) is not None
+
+    async def _progress(self, pods: tuple[PodView, ...], role: str) -> Progress | None:
+        running = [p for p in pods if p.role == role and p.phase == "Running" and p.ip and not p.terminating]
+        return await self.workloads.progress(running[-1].ip) if running else None
+
+    async def _traffic(self, pods: tuple[PodView, ...]) -> dict[str, Traffic]:
+        ready = [pod for pod in pods if pod.ready and pod.ip]
+        answers = await asyncio.gather(*(self.workloads.traffic(pod.ip) for pod in ready))
+        return {pod.name: answer for pod, answer in zip(ready, answers, strict=True) if answer is not None}
+
+    async def _gateway(self) -> GatewayView | None:
+        namespace, _, name = self.settings.gateway.rpartition("/")
+        if not name:
+            return None
+        found = await self.cluster.get(Ref(ROUTE_API, "Gateway", namespace, name))
+        return views.gateway(found) if found else None
+
+    async def _route(self, service: ModelService) -> RouteView | None:
+        meta = service.metadata
+        found = await self.cluster.get(Ref(ROUTE_API, "HTTPRoute", meta.namespace, meta.name))
+        return views.route(found) if found else None
+
+    async def _models(self, service: ModelService) -> dict[str, ModelAnswer]:
+        uris = sorted({p.model.uri for p in (service.spec.predictor, *(c.predictor for c in service.spec.canary))})
+        return dict(zip(uris, await asyncio.gather(*map(self.registry.resolve, uris)), strict=True))
