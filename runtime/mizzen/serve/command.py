@@ -118,7 +118,8 @@ class _DrainingServer(uvicorn.Server):
         self._model_server.drain()
         patience = DRAIN_SECONDS if ENV_POD_NAME in os.environ else 0  # nobody routes to a person's terminal
         log.info("draining for %g s", patience)
-        asyncio.get_running_loop().call_later(patience, self._close)
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(loop.call_later, patience, self._close)
 
     def _close(self) -> None:
         self.should_exit = True
