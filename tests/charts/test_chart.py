@@ -102,6 +102,11 @@ def test_traefik_listens_on_the_listeners_port(render):
     assert named(manifests, "Service", "mizzen-traefik")["spec"]["ports"][0]["port"] == 8000
 
 
+def test_the_dashboard_travels_with_the_chart(render):
+    config = named(render(SHAPES["monitoring"]), "ConfigMap", "mizzen-dashboard")
+    assert json.loads(config["data"]["mizzen.json"])["uid"] == "mizzen-overview"
+
+
 @pytest.mark.parametrize(("values", "kinds"), [(EXISTING, set()), (OWN_CLASS, {"Gateway"})])
 def test_a_gateway_of_the_cluster_is_used(render, values, kinds):
     manifests = render(values)
