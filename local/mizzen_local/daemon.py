@@ -57,3 +57,66 @@ def kubelet_token(state: State) -> str:
         path.touch(mode=0o600)
         path.write_text(secrets.token_urlsafe(32))
     return path.read_text().strip()
+
+
+def explain(error: BaseException, options: argparse.Namespace) -> str:
+    """One line for the reader of `mizzen up`."""
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return f"port {options.port} is taken by another process: choose one with `mizzen up --port`"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk of {options.state} is full: free some space, or use another folder with --state-dir"
+    if isinstance(error, BaseExceptionGroup):
+        return explain(error.exceptions[0], options)
+    return f"the cluster did not start: {error or type(error).__name__}"
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Serve until SIGTERM; then end the pods first and the API server last."""
+    state = State(options.state)
+    state.prepare()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with control_plane(options, state) as client:
+        ca = (state.root / "pki" / "ca.crt").read_text()
+        async with HttpClient.from_kubeconfig(state.kubeconfig) as http:
+            agent = NodeAgent(http, node_options(options, state))
+            tasks = [
+                asyncio.create_task(run_controllers(client, ca=ca, volumes=state.volumes), name="controllers"),
+                asyncio.create_task(agent.run(), name="node"),
+            ]
+            try:
+                waiting = [asyncio.create_task(agent.ready.wait()), asyncio.create_task(stopping.wait())]
+                await asyncio.wait([*tasks, *waiting], return_when=asyncio.FIRST_COMPLETED)
+                if agent.ready.is_set():
+                    state.note_running(options.port)
+                    _log.info("the cluster is up: %s", http.config.server)
+                await asyncio.wait([*tasks, waiting[1]], return_when=asyncio.FIRST_COMPLETED)
+                if stopping.is_set():
+                    _log.info("stopping")
+                    await agent.stop_pods(_GRACE)
+            finally:
+                for task in [*tasks, *waiting]:
+                    task.cancel()
+                results = await asyncio.gather(*tasks, return_exceptions=True)
+            for result in results:
+                if isinstance(result, Exception):
+                    raise result
+
+
+def main() -> None:
+    options = parse()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        import uvloop
+
+        uvloop.run(run(options))
+    except Exception as error:
+        _log.exception("the cluster ended")
+        with contextlib.suppress(OSError):
+            State(options.state).error.write_text(explain(error, options))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

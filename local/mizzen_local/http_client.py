@@ -45,7 +45,7 @@ class Kubeconfig:
             c["context"] for c in document["contexts"] if c["name"] == current or len(document["contexts"]) == 1
         )
         cluster = next(c["cluster"] for c in document["clusters"] if c["name"] == context["cluster"])
-        user = next((u["user"] for u in document["users"] if u["name"] == context["user"]), {})
+        user: Object = next((u["user"] for u in document["users"] if u["name"] == context["user"]), {})
         ca: bytes | None = None
         if "certificate-authority-data" in cluster:
             ca = base64.b64decode(cluster["certificate-authority-data"])

@@ -79,7 +79,7 @@ def controller_reference(owner: Object, api_version: str, kind: str) -> Object:
     }
 
 
-def requirement_holds(requirement: Object, labels: dict[str, str]) -> bool:
+def requirement_holds(requirement: Object, labels: dict[str, str]) -> bool:  # noqa: PLR0911
     """One `matchExpressions` entry of a label selector or of a node selector term."""
     key, values = requirement["key"], requirement.get("values") or []
     found = labels.get(key)
@@ -159,7 +159,7 @@ def stable_hash(value: Any, length: int = 10) -> str:
 
 
 def pod_requests(pod: Object) -> dict[str, float]:
-    """What the scheduler reserves: the sum of the containers and sidecars, or the largest init container if that is more."""
+    """What the scheduler reserves: all containers and sidecars, or the largest init container if that is more."""
     spec = pod["spec"]
     total: dict[str, float] = {}
     peak: dict[str, float] = {}

@@ -74,6 +74,7 @@ class NodeAgent:
         self.workers: dict[str, PodWorker] = {}
         self.ready = asyncio.Event()
         self._port = 0
+        self._finished: set[str] = set()  # gone from here, though a finalizer may still hold the object
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._range = ipaddress.ip_network(options.pod_range)
         self._last_ip = int(self._range.network_address) + 1
@@ -132,6 +133,8 @@ class NodeAgent:
 
     def _begin(self, pod: Object) -> None:
         uid = meta(pod)["uid"]
+        if uid in self._finished:
+            return
         worker = self.workers[uid] = PodWorker(self, pod, self._address(uid, pod))
         task = self._tasks[uid] = asyncio.create_task(worker.run(), name=f"pod {meta(pod)['name']}")
         task.add_done_callback(lambda done: self._ended(uid, done))
@@ -139,11 +142,15 @@ class NodeAgent:
     def _ended(self, uid: str, task: asyncio.Task[None]) -> None:
         self.workers.pop(uid, None)
         self._tasks.pop(uid, None)
-        if not task.cancelled() and task.exception() is not None:
+        if task.cancelled():
+            return
+        self._finished.add(uid)
+        if task.exception() is not None:
             _log.error("a pod's worker failed", exc_info=task.exception())
 
     def _pod_deleted(self, pod: Object) -> None:
         worker = self.workers.get(meta(pod)["uid"])
+        self._finished.discard(meta(pod)["uid"])
         if worker is not None:
             worker.vanish()
 

@@ -84,12 +84,18 @@ class Informer:
                         self._gone.discard(event.object["metadata"].get("uid", ""))
                         self._remove(event.object)
             except ApiError as error:
+                if error.code == 404:
+                    self.synced.set()  # a server without this kind has nothing to wait for
                 if error.code in (410, 404):  # 404: a custom resource whose definition is being removed
                     version = ""
                 else:
                     _log.debug("watch of %s: %s", self.resource.plural, error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _RETRY_MAX if error.code == 404 else 2.0)
+            except Exception:
+                _log.exception("watch of %s", self.resource.plural)
+                version = ""
+                await asyncio.sleep(2.0)
             else:
                 await asyncio.sleep(_RETRY_BASE)
 

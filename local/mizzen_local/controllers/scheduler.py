@@ -76,11 +76,11 @@ def affinity_holds(pod: Object, node: Object) -> bool:
 
 def misfits(pod: Object, room: Room) -> list[str]:
     """Why the pod cannot go there, in the words of kube-scheduler; nothing when it can."""
-    if room.node["spec"].get("unschedulable"):
+    if (room.node.get("spec") or {}).get("unschedulable"):
         return ["node(s) were unschedulable"]
     if not is_true(room.node, "Ready"):
         return ["node(s) were not ready"]
-    for taint in room.node["spec"].get("taints") or []:
+    for taint in (room.node.get("spec") or {}).get("taints") or []:
         if taint["effect"] in ("NoSchedule", "NoExecute") and not tolerates(pod, taint):
             return [f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value') or ''}}}"]
     if not affinity_holds(pod, room.node):
@@ -131,7 +131,7 @@ class Scheduler:
         """Heartbeats change nothing that matters here."""
         digest = repr(
             (
-                node["spec"],
+                node.get("spec"),
                 (node.get("status") or {}).get("allocatable"),
                 meta(node).get("labels"),
                 is_true(node, "Ready"),
