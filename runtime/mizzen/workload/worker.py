@@ -1,0 +1,145 @@
+"""`mizzen ray-worker`: a worker pod. Finds the head, joins it as a Ray node, and joins again when the head is new."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+from mizzen_api import contract
+from mizzen_api.workload import WorkloadConfig
+
+from mizzen.workload import config as configuration
+from mizzen.workload.outcome import EXIT_DONE, set_up_logging
+from mizzen.workload.progress import PATH_RAY
+from mizzen.workload.ray_head import OBJECT_STORE_BYTES, lean_environment
+
+log = logging.getLogger("mizzen.worker")
+
+POLL_SECONDS = 0.5
+LOST_AFTER = 6  # polls in a row without an answer
+STOP_GRACE_SECONDS = 8.0
+
+
+def main() -> int:
+    """Work until SIGTERM. A worker has nothing to say about the outcome: the head does."""
+    set_up_logging()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    config = configuration.load()
+    assert config.ray is not None, "a worker's configuration names the head"
+    lean_environment()
+    host = config.ray.address.rpartition(":")[0]
+    while not stop.is_set():
+        address = _wait_for_head(host, stop)
+        if address is not None:
+            _stay(host, address, config, stop)
+    return EXIT_DONE
+
+
+def head_address(host: str) -> str | None:
+    """Where the head's GCS listens now; None while the head is not there or not ready."""
+    connection = http.client.HTTPConnection(host, contract.PORT_PROGRESS, timeout=3)
+    try:
+        connection.request("GET", PATH_RAY)
+        response = connection.getresponse()
+        body = response.read()
+        return str(json.loads(body)["address"]) if response.status == 200 else None
+    except (OSError, http.client.HTTPException, ValueError, KeyError):
+        return None
+    finally:
+        connection.close()
+
+
+def _wait_for_head(host: str, stop: threading.Event) -> str | None:
+    started = time.monotonic()
+    told = started
+    while not stop.is_set():
+        if address := head_address(host):
+            log.info("head %s is at %s (waited %.1f s)", host, address, time.monotonic() - started)
+            return address
+        if time.monotonic() - told > 15:
+            log.info("waiting for the head %s: %s", host, _why_not(host))
+            told = time.monotonic()
+        stop.wait(POLL_SECONDS)
+    return None
+
+
+def _stay(host: str, address: str, config: WorkloadConfig, stop: threading.Event) -> None:
+    """Be a node of this head until it goes away, `ray start` ends, or we are told to stop."""
+    ip = configuration.pod_ip()
+    started = time.monotonic()
+    node = subprocess.Popen(
+        [
+            sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", f"--node-ip-address={ip}",
+            f"--num-cpus={cpus(config)}", "--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}",
+            "--dashboard-agent-listen-port=0", "--metrics-export-port=0", "--disable-usage-stats", "--block",
+        ],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    log.info("joining %s from %s", address, ip)
+    missed = 0
+    while not stop.is_set() and node.poll() is None:
+        stop.wait(POLL_SECONDS)
+        now = head_address(host)
+        missed = 0 if now == address else missed + 1
+        if missed >= LOST_AFTER or (now is not None and now != address):
+            log.info("the head at %s is gone", address)
+            break
+    if node.poll() is not None:
+        log.info("ray ended with %s after %.0f s", node.returncode, time.monotonic() - started)
+    _end(node)
+    if not stop.is_set():
+        stop.wait(POLL_SECONDS)
+
+
+def cpus(config: WorkloadConfig) -> int:
+    """What the node offers to Ray: whole CPUs, at least one; one trial or one rank takes all of it."""
+    del config
+    return 1
+
+
+def threads(quantity: str | None) -> int:
+    """Threads for a Kubernetes quantity of CPU, at least one."""
+    if not quantity:
+        return 1
+    value = float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+    return max(1, math.ceil(value))
+
+
+def _end(node: subprocess.Popen[bytes]) -> None:
+    """Stop `ray start` and all that it started: its session is its own."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not _signal_group(node.pid, number):
+            break
+        deadline = time.monotonic() + STOP_GRACE_SECONDS
+        while time.monotonic() < deadline and _signal_group(node.pid, 0):
+            node.poll()
+            time.sleep(0.05)
+    node.wait()
+
+
+def _signal_group(pid: int, number: int) -> bool:
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _why_not(host: str) -> str:
+    try:
+        socket.getaddrinfo(host, contract.PORT_PROGRESS)
+    except OSError as error:
+        return f"its name does not resolve ({error.strerror})"
+    return f"nothing answers on port {contract.PORT_PROGRESS}, or Ray is not up yet"
