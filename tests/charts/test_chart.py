@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from mizzen_api import contract
+from mizzen_operator.cluster import PERMISSIONS
 
 EXISTING = {"gateway": {"existing": "infra/shared"}}
 OWN_CLASS = {"gateway": {"className": "cilium", "installCRDs": False}}
@@ -117,7 +118,27 @@ def test_a_gateway_of_the_cluster_is_used(render, values, kinds):
 def test_watched_namespaces_need_no_cluster_wide_rights(render):
     manifests = render({**EXISTING, "watchNamespaces": ["a", "b"]})
     assert not any(m["kind"].startswith("ClusterRole") for m in manifests)
-    assert {m["metadata"]["namespace"] for m in manifests if m["kind"] == "Role"} == {"a", "b"}
+    assert {m["metadata"]["namespace"] for m in manifests if m["kind"] == "Role"} == {"a", "b", "infra"}
+
+
+def rights(rules):
+    return {
+        (group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_the_operator_may_do_what_it_does_and_no_more(render):
+    needed = {(group, resource, verb) for group, resource, verbs in PERMISSIONS for verb in verbs}
+    assert rights(named(render(), "ClusterRole", "mizzen-operator")["rules"]) == needed
+    roles = [m for m in render({"watchNamespaces": ["a"]}) if m["kind"] == "Role"]
+    roles = [role for role in roles if "operator" in role["metadata"]["name"]]
+        m for m in render({"watchNamespaces": ["a"]}) if m["kind"] == "Role" and "operator" in m["metadata"]["name"]
+    ]
+    assert set().union(*(rights(role["rules"]) for role in roles)) == needed
 
 
 @pytest.mark.parametrize(
