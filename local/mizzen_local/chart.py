@@ -54,7 +54,7 @@ def parse_values(files: list[Path], settings: list[str]) -> dict[str, Any]:
 async def apply_definitions(client: HttpClient, chart: Path) -> int:
     """Helm never updates CustomResourceDefinitions that exist, so we do it before an upgrade."""
     count = 0
-    for path in sorted(chart.glob("**/crds/*.yaml")):
+    for path in sorted(chart.glob("**/crds/*.yaml")):  # noqa: ASYNC240
         for document in yaml.safe_load_all(path.read_text()):
             if document:
                 name = document["metadata"]["name"]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import secrets
 import signal
 import socket
 from pathlib import Path
@@ -91,6 +92,7 @@ def node(
     proxy: Annotated[bool, typer.Option(help="Answer for ClusterIPs on this machine.")] = False,
 ) -> None:
     """Join a control plane as a node that runs pods as processes, in the foreground."""
+    from mizzen_local.agent import certificate
     from mizzen_local.agent.node import NodeAgent, NodeOptions
     from mizzen_local.http_client import HttpClient
 
@@ -109,8 +111,16 @@ def node(
         ending.add(asyncio.create_task(end()))
 
     async def serve() -> None:
+        options = NodeOptions(
+            name=name,
+            state=state,
+            pod_range=pod_range,
+            proxy=proxy,
+            token=secrets.token_urlsafe(32),
+            certificate=certificate.ensure(state, "127.0.0.1"),
+        )
         async with HttpClient.from_kubeconfig(kubeconfig) as client:
-            agent = NodeAgent(client, NodeOptions(name=name, state=state, pod_range=pod_range, proxy=proxy))
+            agent = NodeAgent(client, options)
             task = asyncio.create_task(agent.run())
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, leave, agent, task)

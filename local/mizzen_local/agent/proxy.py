@@ -61,8 +61,8 @@ class _Pipe(asyncio.Protocol):
             for data in self._early:
                 peer.transport.write(data)
             self._early.clear()
-            if self._ended and peer.transport.can_write_eof():
-                peer.transport.write_eof()
+            if self._ended:
+                self._pass_end()
 
     def data_received(self, data: bytes) -> None:
         if self.peer is None or self.peer.transport is None:
@@ -72,9 +72,19 @@ class _Pipe(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._ended = True
-        if self.peer is not None and self.peer.transport is not None and self.peer.transport.can_write_eof():
-            self.peer.transport.write_eof()
+        self._pass_end()
         return True
+
+    def _pass_end(self) -> None:
+        """Half-close the other side; when both have ended, nothing else would ever close them."""
+        peer = self.peer
+        if peer is None or peer.transport is None or self.transport is None:
+            return
+        if peer._ended:
+            peer.transport.close()
+            self.transport.close()
+        elif peer.transport.can_write_eof():
+            peer.transport.write_eof()
 
     def connection_lost(self, _: Exception | None) -> None:
         if self.peer is not None and self.peer.transport is not None:
@@ -98,6 +108,7 @@ class _Inbound(_Pipe):
         super().connection_made(transport)
         assert self.transport is not None
         self.transport.pause_reading()
+        self._port.inbound.add(self)
         task = asyncio.create_task(self._connect(self.transport))
         self._port.connecting.add(task)
         task.add_done_callback(self._port.connecting.discard)
@@ -121,12 +132,18 @@ class _Inbound(_Pipe):
         transport.abort()  # no endpoint: the client sees a reset, as kube-proxy's reject would give it
 
 
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        self._port.inbound.discard(self)
+
+
 class Port:
     """One listening ClusterIP:port."""
 
     def __init__(self) -> None:
         self.backends: list[Address] = []
         self.connecting: set[asyncio.Task[None]] = set()
+        self.inbound: set[_Inbound] = set()
         self._turn: Iterator[int] = itertools.count()
         self.server: asyncio.Server | None = None
 
@@ -146,6 +163,10 @@ class Port:
             self.server.close()
         for task in self.connecting:
             task.cancel()
+        for pipe in self.inbound:
+            for end in (pipe.transport, pipe.peer.transport if pipe.peer else None):
+                if end is not None:
+                    end.abort()
 
 
 class ServiceProxy:

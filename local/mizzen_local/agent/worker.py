@@ -376,7 +376,7 @@ class PodWorker:
         return True
 
     async def halt(self, grace: float) -> None:
-        """The node goes down: end the processes. What restarts anyway waits for the node; the rest counts as disrupted."""
+        """The node goes down. What restarts anyway waits for the node; the rest counts as disrupted."""
         self._halted = True
         ran = any(container.running for container in self.containers.values())
         await self.stop_all(grace)
