@@ -136,8 +136,6 @@ def test_the_operator_may_do_what_it_does_and_no_more(render):
     assert rights(named(render(), "ClusterRole", "mizzen-operator")["rules"]) == needed
     roles = [m for m in render({"watchNamespaces": ["a"]}) if m["kind"] == "Role"]
     roles = [role for role in roles if "operator" in role["metadata"]["name"]]
-        m for m in render({"watchNamespaces": ["a"]}) if m["kind"] == "Role" and "operator" in m["metadata"]["name"]
-    ]
     assert set().union(*(rights(role["rules"]) for role in roles)) == needed
 
 

@@ -1,0 +1,16 @@
+# The operator: no torch, no Ray. Build from the root: docker build -f docker/operator.Dockerfile .
+FROM docker.io/library/python:3.13-slim AS build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY crds crds
+COPY operator operator
+COPY runtime runtime
+COPY kernels kernels
+COPY local local
+RUN python -m venv /opt/mizzen && /opt/mizzen/bin/pip install --no-cache-dir ".[operator]"
+
+FROM docker.io/library/python:3.13-slim
+COPY --from=build /opt/mizzen /opt/mizzen
+ENV PATH=/opt/mizzen/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+USER 65532:65532
+ENTRYPOINT ["mizzen-operator"]
