@@ -60,6 +60,10 @@ class Loop:
         """Resources that are being looked after."""
         return sorted(self._tasks)
 
+    async def emptied(self) -> None:
+        """Until every resource is gone."""
+        await asyncio.gather(*self._tasks.values())
+
     async def stop(self) -> None:
         tasks = list(self._tasks.values())
         for task in tasks:

@@ -83,8 +83,11 @@ class InMemoryCluster:
     # What tests do in the place of users, controllers and the kubelet
 
     def create(self, manifest: Manifest) -> Manifest:
-        """Create or apply; a changed spec is a new generation."""
+        """Create or apply; a changed spec is a new generation. What has lost its owner is collected at once."""
         wanted = copy.deepcopy(manifest)
+        owners = {owner["uid"] for owner in wanted["metadata"].get("ownerReferences", [])}
+        if owners and owners.isdisjoint(found["metadata"]["uid"] for found in self._objects.values()):
+            return wanted
         wanted["metadata"].setdefault("namespace", "default")
         old = self._objects.get(_key(Ref.of(wanted)))
         if old is None:
@@ -100,7 +103,9 @@ class InMemoryCluster:
         return self._store(wanted)
 
     def set_status(self, ref: Ref, status: dict[str, Any]) -> None:
-        self._store({**self._objects[_key(ref)], "status": status})
+        found = self._objects.get(_key(ref))
+        if found is not None:
+            self._store({**found, "status": status})
 
     def remove(self, manifest: Manifest) -> None:
         """With all that it owns."""
