@@ -67,6 +67,7 @@ class NodeAgent:
 
     def __init__(self, client: HttpClient, options: NodeOptions) -> None:
         self.client, self.options = client, options
+        (options.state / "pods").mkdir(parents=True, exist_ok=True)
         self.state, self.host_ip, self.limits = options.state, options.host_ip, options.limits
         self.images = Images.default(options.images)
         self.recorder = Recorder(client, "kubelet", options.name)
@@ -85,7 +86,6 @@ class NodeAgent:
         self._hosts_due: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
-        (self.state / "pods").mkdir(parents=True, exist_ok=True)
         port = await self.kubelet.start(self.options.token, self.options.certificate)
         try:
             async with asyncio.TaskGroup() as group:
