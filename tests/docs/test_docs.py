@@ -1,0 +1,61 @@
+"""Documents follow the code: the API reference is generated, links and decisions hold together."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def paths(schema: dict[str, Any], prefix: str) -> Iterator[str]:
+    for name, child in schema.get("properties", {}).items():
+        yield f"{prefix}{name}"
+        yield from paths(child, f"{prefix}{name}.")
+        yield from paths(child.get("items", {}), f"{prefix}{name}[].")
+
+
+def test_api_reference_is_generated() -> None:
+    command = [sys.executable, str(DOCS / "generate_api.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("crd", sorted((ROOT / "crds").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_field_is_in_the_reference(crd: Path) -> None:
+    document = yaml.safe_load(crd.read_text())
+    schema = document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    text = (DOCS / "api.md").read_text()
+    chapter = text.split(f"\n## {document['spec']['names']['kind']}\n")[1].split("\n## ")[0]
+    wanted = {path for part in ("spec", "status") for path in paths(schema[part], "")}
+    assert wanted - set(re.findall(r"^\| \**`([^`]+)`", chapter, re.M)) == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_decisions_are_numbered_without_gaps_and_have_the_same_parts() -> None:
+    decisions = sorted((DOCS / "adr").glob("*.md"))
+    assert [int(path.name[:4]) for path in decisions] == list(range(1, len(decisions) + 1))
+    for path in decisions:
+        headings = re.findall(r"^## (.+)$", path.read_text(), re.M)
+        assert headings == ["Context", "Decision", "Consequences"], path.name
+
+
+def test_values_named_in_the_text_exist() -> None:
+    values = (DOCS / "values.md").read_text()
+    for page in PAGES:
+        for name in re.findall(r"`((?:gateway|mlflow|monitoring|artifacts)\.[a-zA-Z.]+)`", page.read_text()):
+            assert f"`{name}" in values, f"{page.name}: {name}"
