@@ -1,0 +1,198 @@
+"""What single kinds need between decoding and storing: addresses, generated selectors, system fields, admission."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mizzen_local.api import crds, status
+from mizzen_local.client import Object
+
+if TYPE_CHECKING:
+    from mizzen_local.api.machinery import Machinery
+
+Hook = Callable[["Machinery", Object, Object | None], None]  # (machinery, new object, stored object)
+
+_TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
+
+
+def _pod(machinery: Machinery, pod: Object, old: Object | None) -> None:
+    if old is not None:
+        return
+    namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+    spec = pod["spec"]
+    pod["status"] = {"phase": "Pending", "qosClass": _qos(spec)}
+    account_name = spec["serviceAccountName"]
+    account = machinery.store.get("/serviceaccounts", namespace, account_name)
+    if account is None:
+        why = f'error looking up service account {namespace}/{account_name}: serviceaccount "{account_name}" not found'
+        raise status.forbidden("pods", "", name, why)
+    priority_class = spec.get("priorityClassName")
+    if priority_class:
+        found = machinery.store.get("scheduling.k8s.io/priorityclasses", "", priority_class)
+        if found is None and not priority_class.startswith("system-"):
+            raise status.forbidden("pods", "", name, f"no PriorityClass with name {priority_class} was found")
+        spec["priority"] = found.obj.get("value", 0) if found else 2000000000
+    automount = spec.get("automountServiceAccountToken", account.obj.get("automountServiceAccountToken", True))
+    if automount:
+        _mount_token(pod)
+
+
+def _mount_token(pod: Object) -> None:
+    """The projected volume with token, CA and namespace that the ServiceAccount admission adds."""
+    spec = pod["spec"]
+    from mizzen_local.api.names import suffix
+
+    containers = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+    needing = [c for c in containers if all(m.get("mountPath") != _TOKEN_MOUNT for m in c.get("volumeMounts") or [])]
+    if not needing:
+        return
+    volume = f"kube-api-access-{suffix()}"
+    namespace_item = {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
+    sources = [
+        {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [namespace_item]}},
+    ]
+    spec["volumes"] = [
+        *(spec.get("volumes") or []),
+        {"name": volume, "projected": {"defaultMode": 420, "sources": sources}},
+    ]
+    for container in needing:
+        mount = {"name": volume, "readOnly": True, "mountPath": _TOKEN_MOUNT}
+        container["volumeMounts"] = [*(container.get("volumeMounts") or []), mount]
+
+
+def _qos(spec: Object) -> str:
+    requests = limits = 0
+    guaranteed = True
+    for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
+        resources = container.get("resources") or {}
+        wanted, most = resources.get("requests") or {}, resources.get("limits") or {}
+        requests, limits = requests + len(wanted), limits + len(most)
+        for name in ("cpu", "memory"):
+            guaranteed = guaranteed and name in most and wanted.get(name, most[name]) == most[name]
+    if not requests and not limits:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def _service(machinery: Machinery, service: Object, old: Object | None) -> None:
+    spec = service["spec"]
+    name = service["metadata"]["name"]
+    service.setdefault("status", {"loadBalancer": {}})
+    if spec["type"] == "ExternalName":
+        return
+    before = (old or {}).get("spec", {}).get("clusterIP")
+    if before and before != "None" and not spec.get("clusterIP"):
+        spec["clusterIP"] = before
+    if before and spec.get("clusterIP") != before:
+        cause = status.invalid_value("spec.clusterIPs[0]", spec.get("clusterIP"), "may not change once set")
+        raise status.invalid("Service", "", name, [cause])
+    wanted = spec.get("clusterIP")
+    if not wanted:
+        spec["clusterIP"] = machinery.addresses.free()
+    elif wanted != "None" and not before:
+        if ipaddress.ip_address(wanted) not in machinery.addresses.network:
+            why = f"failed to allocate IP {wanted}: the provided network does not match the current range"
+            raise status.invalid("Service", "", name, [status.invalid_value("spec.clusterIPs", [wanted], why)])
+        if wanted in machinery.addresses.used():
+            why = f"failed to allocate IP {wanted}: provided IP is already allocated"
+            raise status.invalid("Service", "", name, [status.invalid_value("spec.clusterIPs", [wanted], why)])
+    spec["clusterIPs"] = [spec["clusterIP"]]
+
+
+def _job(_: Machinery, job: Object, old: Object | None) -> None:
+    spec, uid = job["spec"], job["metadata"]["uid"]
+    if old is not None:
+        spec.setdefault("selector", old["spec"].get("selector"))
+        return
+    if spec.get("manualSelector"):
+        return
+    metadata = spec["template"].setdefault("metadata", {})
+    labels = metadata["labels"] = dict(metadata.get("labels") or {})
+    for prefix in ("", "batch.kubernetes.io/"):
+        labels[f"{prefix}controller-uid"] = uid
+        labels[f"{prefix}job-name"] = job["metadata"]["name"]
+    spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+
+
+def _secret(_: Machinery, secret: Object, old: Object | None) -> None:
+    plain = secret.pop("stringData", None)
+    if plain:
+        encoded = {key: base64.b64encode(str(value).encode()).decode() for key, value in plain.items()}
+        secret["data"] = {**(secret.get("data") or {}), **encoded}
+
+
+def _namespace(_: Machinery, namespace: Object, old: Object | None) -> None:
+    metadata = namespace["metadata"]
+    metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata["name"]}
+    if old is None:
+        namespace["spec"] = {"finalizers": ["kubernetes"]}
+        namespace["status"] = {"phase": "Active"}
+    else:
+        namespace["spec"] = old.get("spec", {})
+
+
+def _claim(_: Machinery, claim: Object, old: Object | None) -> None:
+    if old is None:
+        claim["status"] = {"phase": "Pending"}
+        finalizers = claim["metadata"].get("finalizers") or []
+        claim["metadata"]["finalizers"] = sorted({*finalizers})  # no protection: pods are processes here
+        if not claim["metadata"]["finalizers"]:
+            del claim["metadata"]["finalizers"]
+
+
+def _volume(_: Machinery, volume: Object, old: Object | None) -> None:
+    if old is None:
+        volume["status"] = {"phase": "Pending"}
+
+
+def _workload(_: Machinery, obj: Object, old: Object | None) -> None:
+    if old is None:
+        obj["status"] = {}
+
+
+def _replica_set(_: Machinery, obj: Object, old: Object | None) -> None:
+    if old is None:
+        obj["status"] = {"replicas": 0}
+
+
+HOOKS: dict[str, Hook] = {
+    "/pods": _pod,
+    "/services": _service,
+    "/secrets": _secret,
+    "/namespaces": _namespace,
+    "/persistentvolumeclaims": _claim,
+    "/persistentvolumes": _volume,
+    "batch/jobs": _job,
+    "apps/deployments": _workload,
+    "apps/replicasets": _replica_set,
+    "apps/statefulsets": _replica_set,
+    "apiextensions.k8s.io/customresourcedefinitions": crds.prepare,
+}
+
+
+class Addresses:
+    """Cluster IPs of Services: the lowest address of the range that no stored Service has."""
+
+    def __init__(self, machinery: Machinery, service_range: str) -> None:
+        self.network = ipaddress.ip_network(service_range)
+        self._machinery = machinery
+        self._next = 10  # the first addresses are for the API server and DNS
+
+    def used(self) -> set[str]:
+        entries = self._machinery.store.entries("/services")
+        return {entry.obj["spec"].get("clusterIP", "") for entry in entries}
+
+    def free(self) -> str:
+        used = self.used()
+        size = self.network.num_addresses
+        for _ in range(size):
+            candidate = str(self.network[self._next])
+            self._next = self._next + 1 if self._next + 2 < size else 10
+            if candidate not in used:
+                return candidate
+        raise status.ApiError(500, "InternalError", "failed to allocate a serviceIP: range is full")

@@ -1,0 +1,403 @@
+"""The one path that every write takes, whichever transport it came by: decode, default, validate, own, commit."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from mizzen_local.api import apply, cel, checks, crds, defaults, kinds, names, patch, schema, status, validation
+from mizzen_local.api.apply import Writer
+from mizzen_local.api.registry import Registry, ResourceInfo
+from mizzen_local.api.store import Entry, Store
+from mizzen_local.client import ApiError, Object
+
+_SERVER_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+
+
+@dataclass
+class WriteOptions:
+    """What a write was asked for beside its body; `warnings` is filled for the response's Warning headers."""
+
+    manager: str = "unknown"
+    dry_run: bool = False
+    force: bool = False
+    validation: str = "Warn"  # Strict, Warn or Ignore
+    warnings: list[str] = field(default_factory=list)
+
+
+def now_text() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Machinery:
+    """Kubernetes' semantics over the store. Every method is synchronous: a request is one step of the event loop."""
+
+    def __init__(self, store: Store, service_range: str = "127.20.0.0/16") -> None:
+        self.store = store
+        self.registry = Registry()
+        self.addresses = kinds.Addresses(self, service_range)
+        for entry in store.entries(crds.BUCKET):
+            self.registry.set_crd(entry.obj)
+
+    def entry(self, info: ResourceInfo, namespace: str, name: str) -> Entry:
+        found = self.store.get(info.bucket, namespace, name)
+        if found is None:
+            raise status.not_found(info.plural, info.group, name)
+        return self.served(info, found)
+
+    def served(self, info: ResourceInfo, entry: Entry) -> Entry:
+        """The entry in the version asked for: custom resources are converted by their apiVersion alone."""
+        if info.crd is None or entry.obj["apiVersion"] == info.api_version:
+            return entry
+        return Entry({**entry.obj, "apiVersion": info.api_version}, entry.rv)
+
+    def create(self, info: ResourceInfo, namespace: str, body: Any, options: WriteOptions) -> Entry:
+        obj = self._decode(info, namespace, "", body, options)
+        self._reset_status(info, obj, None)
+        return self._create(info, namespace, obj, options, Writer(options.manager))
+
+    def _create(
+        self, info: ResourceInfo, namespace: str, obj: Object, options: WriteOptions, writer: Writer | None
+    ) -> Entry:
+        meta = obj["metadata"]
+        if meta.get("resourceVersion"):
+            raise status.bad_request("resourceVersion should not be set on objects to be created")
+        if not meta.get("name"):
+            if not meta.get("generateName"):
+                cause = status.required("metadata.name", "name or generateName is required")
+                raise status.invalid(info.kind, info.group, "", [cause])
+            meta["name"] = meta["generateName"][:58] + names.suffix()
+        name = meta["name"]
+        for key in _SERVER_METADATA:
+            meta.pop(key, None)
+        if info.namespaced:
+            meta["namespace"] = namespace
+            self._check_namespace(info, namespace, name)
+        else:
+            meta.pop("namespace", None)
+        if self.store.get(info.bucket, namespace, name) is not None:
+            raise status.already_exists(info.plural, info.group, name)
+        meta["uid"] = str(uuid.uuid4())
+        meta["creationTimestamp"] = now_text()
+        if info.generation:
+            meta["generation"] = 1
+        if info.bucket == crds.BUCKET:
+            meta["finalizers"] = sorted({*(meta.get("finalizers") or []), crds.FINALIZER})
+        submitted = {**obj, "metadata": dict(meta)}
+        self._admit(info, obj, None)
+        if writer is not None:
+            apply.track(info.schema, None, obj, writer, meta["creationTimestamp"])
+        else:
+            meta["managedFields"] = submitted["metadata"].get("managedFields", [])
+        return self._commit(info, namespace, name, obj, options)
+
+    def update(
+        self, info: ResourceInfo, namespace: str, name: str, body: Any, options: WriteOptions, subresource: str = ""
+    ) -> Entry:
+        found = self.store.get(info.bucket, namespace, name)
+        if found is None:
+            raise status.not_found(info.plural, info.group, name)
+        obj = self._decode(info, namespace, name, body, options)
+        if info.crd is not None and not obj["metadata"].get("resourceVersion"):
+            cause = status.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
+            raise status.invalid(info.kind, info.group, name, [cause])
+        return self._replace(info, namespace, found, obj, options, Writer(options.manager, subresource))
+
+    def patch(
+        self,
+        info: ResourceInfo,
+        namespace: str,
+        name: str,
+        kind: str,
+        body: Any,
+        options: WriteOptions,
+        subresource: str = "",
+    ) -> tuple[Entry, bool]:
+        """Apply a patch of type json, merge, strategic or apply; returns the entry and whether it was created."""
+        found = self.store.get(info.bucket, namespace, name)
+        if kind == "apply":
+            return self._apply(info, namespace, name, found, body, options, subresource)
+        if found is None:
+            raise status.not_found(info.plural, info.group, name)
+        current = {**found.obj, "apiVersion": info.api_version}
+        if kind == "json":
+            patched = patch.json_patch(current, body)
+        elif kind == "merge":
+            patched = patch.merge_patch(current, body)
+        else:
+            if info.crd is not None:
+                raise status.unsupported_media_type(
+                    "the body of the request was in an unknown format - accepted media types include:"
+                    " application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+                )
+            patched = patch.strategic_patch(info.schema, current, body)
+        if not isinstance(patched, dict) or not isinstance(patched.get("metadata"), dict):
+            raise status.bad_request("the patched object is not an object with metadata")
+        obj = self._decode(info, namespace, name, patched, options)
+        return self._replace(info, namespace, found, obj, options, Writer(options.manager, subresource)), False
+
+    def _apply(
+        self,
+        info: ResourceInfo,
+        namespace: str,
+        name: str,
+        found: Entry | None,
+        body: Any,
+        options: WriteOptions,
+        subresource: str,
+    ) -> tuple[Entry, bool]:
+        if not options.manager:
+            raise status.bad_request(
+                'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
+            )
+        if isinstance(body, dict) and (body.get("metadata") or {}).get("managedFields"):
+            raise status.bad_request("metadata.managedFields must be nil")
+        config = self._decode(info, namespace, name, body, options)
+        meta = config["metadata"]
+        expected = meta.pop("resourceVersion", None)
+        for key in _SERVER_METADATA:
+            meta.pop(key, None)
+        if info.has_status and not subresource and found is not None:
+            config.pop("status", None)
+        elif subresource:
+            config = {key: config[key] for key in ("apiVersion", "kind", "metadata", subresource) if key in config}
+            config["metadata"] = {key: meta[key] for key in ("name", "namespace") if key in meta}
+        if "stringData" in config and info.bucket == "/secrets":
+            kinds.HOOKS["/secrets"](self, config, None)
+        writer = Writer(options.manager, subresource, "Apply")
+        if found is None:
+            if subresource:
+                raise status.not_found(info.plural, info.group, name)
+            self._reset_status(info, config, None)
+            merged, _ = apply.merge_applied(info.schema, None, config, writer, options.force, now_text())
+            merged["metadata"]["name"] = name
+            return self._create(info, namespace, merged, options, None), True
+        live = {**found.obj, "apiVersion": info.api_version}
+        if expected and expected != found.obj["metadata"]["resourceVersion"]:
+            raise status.conflict(info.plural, info.group, name)
+        merged, moved = apply.merge_applied(info.schema, live, config, writer, options.force, now_text())
+        if not moved:
+            return self.served(info, found), False
+        obj = schema.clean(info.schema, merged, "", [])
+        return self._replace(info, namespace, found, obj, options, None, subresource), False
+
+    def _replace(
+        self,
+        info: ResourceInfo,
+        namespace: str,
+        found: Entry,
+        obj: Object,
+        options: WriteOptions,
+        writer: Writer | None,
+        subresource: str = "",
+    ) -> Entry:
+        """Store `obj` over the entry; an apply brings its own managed fields and passes no writer."""
+        old = found.obj
+        old_meta, meta = old["metadata"], obj["metadata"]
+        name = old_meta["name"]
+        subresource = writer.subresource if writer else subresource
+        version, uid = meta.get("resourceVersion"), meta.get("uid")
+        if version and version not in (old_meta["resourceVersion"], "0"):
+            raise status.conflict(info.plural, info.group, name)
+        if uid and uid != old_meta["uid"]:
+            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old_meta['uid']}"
+            raise status.conflict(info.plural, info.group, name, why)
+        if subresource == "status":
+            wanted = obj.get("status")
+            managed = meta.get("managedFields")
+            obj = {**old, "apiVersion": obj["apiVersion"], "metadata": dict(old_meta)}
+            obj.pop("status", None)
+            if wanted is not None:
+                obj["status"] = wanted
+            meta = obj["metadata"]
+            if managed is not None:
+                meta["managedFields"] = managed
+        else:
+            self._reset_status(info, obj, old)
+        for key in ("name", "namespace", "resourceVersion", *_SERVER_METADATA):
+            if key in old_meta:
+                meta[key] = old_meta[key]
+            else:
+                meta.pop(key, None)
+        if "deletionTimestamp" in old_meta:
+            added = set(meta.get("finalizers") or []) - set(old_meta.get("finalizers") or [])
+            if added:
+                detail = f"no new finalizers can be added if the object is being deleted, found new finalizers {sorted(added)}"
+                raise status.invalid(
+                    info.kind, info.group, name, [status.forbidden_field("metadata.finalizers", detail)]
+                )
+        if not meta.get("finalizers"):
+            meta.pop("finalizers", None)
+        if subresource != "status":
+            self._admit(info, obj, old)
+            if info.generation and _content(info, obj) != _content(info, old):
+                meta["generation"] = old_meta.get("generation", 0) + 1
+        elif info.crd is not None:
+            self._validate_custom(info, obj, old)
+        if writer is not None:
+            if meta.get("managedFields") == [] and old_meta.get("managedFields"):
+                old = {**old, "metadata": {**old_meta, "managedFields": []}}  # a client may reset the bookkeeping
+            elif "managedFields" in meta and meta["managedFields"] != old_meta.get("managedFields"):
+                old = {**old, "metadata": {**old_meta, "managedFields": meta["managedFields"]}}
+            apply.track(info.schema, old, obj, writer, now_text())
+        if obj == {**found.obj, "apiVersion": obj["apiVersion"]}:
+            return self.served(info, found)
+        if "deletionTimestamp" in meta and not meta.get("finalizers") and not self._waits(info, obj):
+            if options.dry_run:
+                return Entry(obj, found.rv)
+            self._commit(info, namespace, name, obj, options)
+            return self.removed(info, namespace, name)
+        return self._commit(info, namespace, name, obj, options)
+
+    @staticmethod
+    def _waits(info: ResourceInfo, obj: Object) -> bool:
+        """Whether something beside finalizers still holds a deleted object: a namespace's content, a pod's grace."""
+        if info.bucket == "/namespaces":
+            return bool(obj.get("spec", {}).get("finalizers"))
+        return info.bucket == "/pods" and obj["metadata"].get("deletionGracePeriodSeconds", 0) > 0
+
+    def removed(self, info: ResourceInfo, namespace: str, name: str) -> Entry:
+        """Commit an object's removal, with what follows from it."""
+        entry = self.store.remove(info.bucket, namespace, name)
+        if info.bucket == crds.BUCKET:
+            self.registry.remove_crd(entry.obj)
+        elif info.crd is not None:
+            self.finish_crd(info.crd["metadata"]["name"])
+        return entry
+
+    def finish_crd(self, name: str) -> None:
+        """Let a deleted definition go once its last object has gone."""
+        found = self.store.get(crds.BUCKET, "", name)
+        if found is None or "deletionTimestamp" not in found.obj["metadata"]:
+            return
+        spec = found.obj["spec"]
+        if any(True for _ in self.store.entries(f"{spec['group']}/{spec['names']['plural']}")):
+            return
+        info = self.registry.get("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+        assert info is not None
+        meta = dict(found.obj["metadata"])
+        meta["finalizers"] = [item for item in meta.get("finalizers") or [] if item != crds.FINALIZER]
+        if meta["finalizers"]:
+            self.store.put(crds.BUCKET, "", name, {**found.obj, "metadata": meta})
+        else:
+            self.removed(info, "", name)
+
+    def _commit(self, info: ResourceInfo, namespace: str, name: str, obj: Object, options: WriteOptions) -> Entry:
+        if options.dry_run:
+            return Entry(obj, 0)
+        if info.crd is not None and info.storage_version != info.version:
+            obj = {**obj, "apiVersion": f"{info.group}/{info.storage_version}"}
+        entry = self.store.put(info.bucket, namespace, name, obj)
+        if info.bucket == crds.BUCKET:
+            self.registry.set_crd(entry.obj)
+        return self.served(info, entry)
+
+    def _decode(self, info: ResourceInfo, namespace: str, name: str, body: Any, options: WriteOptions) -> Object:
+        """Check that a body is an object of this resource and drop what the schema does not know."""
+        if not isinstance(body, dict):
+            raise status.bad_request("the object provided is unrecognized (must be of type object)")
+        for key, wanted in (("apiVersion", info.api_version), ("kind", info.kind)):
+            given = body.get(key)
+            if not given:
+                body = {**body, key: wanted}
+            elif given != wanted:
+                what = "API version" if key == "apiVersion" else "kind"
+                raise status.bad_request(
+                    f"the {what} in the data ({given}) does not match the expected {what} ({wanted})"
+                )
+        unknown: list[str] = []
+        if not isinstance(body.get("metadata"), dict):
+            body = {**body, "metadata": {}}
+        try:
+            obj: Object = schema.clean(info.schema, body, "", unknown)
+        except ApiError as error:
+            where = f'{info.kind} in version "{info.version}" cannot be handled as a {info.kind}: '
+            raise status.bad_request(where + error.message) from error
+        if unknown and options.validation != "Ignore":
+            problems = [f'unknown field "{path}"' for path in unknown]
+            if options.validation == "Strict":
+                prefix = (
+                    "" if info.crd else f'{info.kind} in version "{info.version}" cannot be handled as a {info.kind}: '
+                )
+                raise status.bad_request(f"{prefix}strict decoding error: {', '.join(problems)}")
+            options.warnings += problems
+        meta = obj["metadata"]
+        if name:
+            given_name = meta.setdefault("name", name)
+            if given_name != name:
+                raise status.bad_request(
+                    f"the name of the object ({given_name}) does not match the name on the URL ({name})"
+                )
+        if info.namespaced and meta.setdefault("namespace", namespace) != namespace:
+            raise status.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+        return obj
+
+    def _reset_status(self, info: ResourceInfo, obj: Object, old: Object | None) -> None:
+        """The main resource never writes a status that has its own subresource; nodes bring theirs at birth."""
+        if not info.has_status or (old is None and info.bucket == "/nodes"):
+            return
+        obj.pop("status", None)
+        if old is not None and "status" in old:
+            obj["status"] = old["status"]
+
+    def _admit(self, info: ResourceInfo, obj: Object, old: Object | None) -> None:
+        """Defaults, per-kind preparation and validation."""
+        causes: list[status.Cause] = []
+        checks.metadata(info, obj, causes)
+        if info.crd is None:
+            if causes:
+                raise status.invalid(info.kind, info.group, obj["metadata"].get("name", ""), causes)
+            defaults.apply(info.bucket, obj)
+            if info.bucket != "batch/jobs":
+                checks.builtin(info, obj, old, causes)
+            hook = kinds.HOOKS.get(info.bucket)
+            if hook is not None and not causes:
+                hook(self, obj, old)
+            if info.bucket == "batch/jobs":
+                checks.builtin(info, obj, old, causes)
+        else:
+            schema.default(info.schema, obj)
+            self._validate_custom(info, obj, old, causes)
+        if causes:
+            raise status.invalid(info.kind, info.group, obj["metadata"].get("name", ""), causes)
+
+    def _validate_custom(
+        self, info: ResourceInfo, obj: Object, old: Object | None, causes: list[status.Cause] | None = None
+    ) -> None:
+        found: list[status.Cause] = [] if causes is None else causes
+        validation.validate(info.schema, obj, "", found)
+        if any(cause.reason in ("FieldValueTypeInvalid", "FieldValueRequired") for cause in found):
+            if info.schema.rules_below:
+                text = (
+                    'Invalid value: "null": some validation rules were not checked because the object was invalid;'
+                    " correct the existing errors to complete validation"
+                )
+                found.append(status.Cause("<nil>", "FieldValueInvalid", text))
+        else:
+            cel.check(info.schema, obj, old, "", found)
+        if found:
+            raise status.invalid(info.kind, info.group, obj["metadata"].get("name", ""), found)
+
+    def _check_namespace(self, info: ResourceInfo, namespace: str, name: str) -> None:
+        found = self.store.get("/namespaces", "", namespace)
+        if found is None:
+            raise status.not_found("namespaces", "", namespace)
+        if "deletionTimestamp" in found.obj["metadata"]:
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            error = status.forbidden(info.plural, info.group, name, why)
+            cause = {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {namespace} is being terminated",
+                "field": "metadata.namespace",
+            }
+            raise ApiError(error.code, error.reason, error.message, {**(error.details or {}), "causes": [cause]})
+
+
+def _content(info: ResourceInfo, obj: Object) -> Object:
+    """What a generation counts: everything but metadata, and the status where that is a subresource."""
+    hidden = {"metadata", "apiVersion", "kind", *(("status",) if info.has_status else ())}
+    return {key: value for key, value in obj.items() if key not in hidden}

@@ -1,0 +1,175 @@
+"""The verbs of a resource over HTTP: from a decoded request to the machinery and to the bytes of the answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from mizzen_local.api import reads, removal, render, request, reviews, scale, status
+from mizzen_local.api.machinery import WriteOptions
+from mizzen_local.api.reads import Selection
+from mizzen_local.api.registry import ResourceInfo
+from mizzen_local.api.removal import DeleteOptions
+from mizzen_local.api.request import PATCH_TYPES, Target
+from mizzen_local.api.store import Entry
+from mizzen_local.client import ApiError, Object
+
+if TYPE_CHECKING:
+    from mizzen_local.api.app import App, Call
+
+Answer = tuple[int, bytes, list[tuple[bytes, bytes]]]
+_RBAC_GROUP = "rbac.authorization.k8s.io"
+
+
+def run(app: App, call: Call, info: ResourceInfo, target: Target, verb: str, body: bytes) -> Answer:
+    """Serve one request that is not a stream."""
+    if verb in ("create", "update", "patch"):
+        return _write(app, call, info, target, verb, body)
+    if verb == "delete":
+        options = DeleteOptions.parse(request.decode(call.header(b"content-type"), body, True), call.query)
+        if not target.name or target.subresource:
+            raise status.method_not_allowed()
+        return 200, orjson.dumps(removal.delete(app.machinery, info, target.namespace, target.name, options)), []
+    if info.virtual:
+        raise status.method_not_allowed()
+    if verb == "get":
+        return _get(app, call, info, target)
+    if info.namespaced and not target.namespace and verb == "deletecollection":
+        raise status.method_not_allowed()
+    selection = selection_of(call.query, target)
+    if verb == "deletecollection":
+        return _delete_collection(app, call, info, selection, body)
+    check_version(call.query, app.machinery.store.rv)
+    limit = int(call.query.get("limit") or 0)
+    found = reads.page(app.machinery, info, selection, limit, call.query.get("continue", ""))
+    return 200, render.listed(info, found, call.form, call.query), []
+
+
+def selection_of(query: dict[str, str], target: Target) -> Selection:
+    fields = query.get("fieldSelector", "")
+    if target.name:  # a watch of one object by its path
+        fields = ",".join(filter(None, (fields, f"metadata.name={target.name}")))
+    return Selection(target.namespace or None, query.get("labelSelector", ""), fields)
+
+
+def check_version(query: dict[str, str], current: int) -> None:
+    """A client that has seen more than we have (after a restore of the state) must not be told the past."""
+    wanted = query.get("resourceVersion") or "0"
+    if not wanted.isdigit():
+        raise status.bad_request(f"resourceVersion: Invalid value: {wanted!r}: strconv.ParseUint: invalid syntax")
+    if int(wanted) > current:
+        message = f"Too large resource version: {wanted}, current: {current}"
+        cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+        raise ApiError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
+    if query.get("resourceVersionMatch") == "Exact" and int(wanted) != current and not query.get("continue"):
+        raise status.gone(f"The provided resource version {wanted} is no longer available")
+
+
+def _get(app: App, call: Call, info: ResourceInfo, target: Target) -> Answer:
+    entry = app.machinery.entry(info, target.namespace, target.name)
+    if target.subresource == "scale":
+        return 200, orjson.dumps(scale.read(info, entry.obj)), []
+    if target.subresource not in ("", "status"):
+        raise status.method_not_allowed()
+    return 200, render.one(info, entry, call.form, call.query), []
+
+
+def _delete_collection(app: App, call: Call, info: ResourceInfo, selection: Selection, body: bytes) -> Answer:
+    options = DeleteOptions.parse(request.decode(call.header(b"content-type"), body, True), call.query)
+    found = reads.page(app.machinery, info, selection)
+    for entry in found.entries:
+        meta = entry.obj["metadata"]
+        removal.delete(app.machinery, info, meta.get("namespace", ""), meta["name"], options)
+    return 200, reads.list_bytes(info, found), []
+
+
+def _write(app: App, call: Call, info: ResourceInfo, target: Target, verb: str, raw: bytes) -> Answer:
+    content_type = call.header(b"content-type")
+    query = call.query
+    kind = ""
+    if verb == "patch":
+        kind = PATCH_TYPES.get(content_type.partition(";")[0].strip(), "")
+        if not kind:
+            raise status.unsupported_media_type(
+                "the body of the request was in an unknown format - accepted media types include:"
+                f" {', '.join(PATCH_TYPES)}"
+            )
+    body = request.decode(content_type, raw, bool(target.subresource))
+    manager = query.get("fieldManager") or ("" if kind == "apply" else _agent(call))
+    options = WriteOptions(
+        manager=manager,
+        dry_run=bool(query.get("dryRun")),
+        force=request.is_true(query, "force"),
+        validation=query.get("fieldValidation") or "Warn",
+    )
+    code, result = perform(app, call, info, target, verb, kind, body, options)
+    warnings = [(b"warning", f'299 - "{_quoted(text)}"'.encode()) for text in options.warnings]
+    if isinstance(result, Entry):
+        return code, render.one(info, result, call.form, query), warnings
+    return code, orjson.dumps(result), warnings
+
+
+def perform(
+    app: App,
+    call: Call,
+    info: ResourceInfo,
+    target: Target,
+    verb: str,
+    kind: str,
+    body: Any,
+    options: WriteOptions,
+) -> tuple[int, Entry | Object]:
+    machinery, namespace, name, sub = app.machinery, target.namespace, target.name, target.subresource
+    if info.virtual:
+        if verb != "create":
+            raise status.method_not_allowed()
+        given = {"kind": info.kind, "apiVersion": info.api_version, "metadata": {}} | body
+        return 201, reviews.answer(info.plural, namespace, given, call.user, app.authn, app.authz)
+    if verb == "create":
+        if sub == "token":
+            return 201, app.authn.request_token(namespace, name, body)
+        if sub == "eviction":
+            return 201, removal.evict(machinery, info, namespace, name, body)
+        if sub == "binding":
+            return 201, removal.bind(machinery, info, namespace, name, body)
+        if name or sub:
+            raise status.method_not_allowed()
+        if info.namespaced and not namespace:
+            raise status.method_not_allowed()
+        _check_escalation(app, call, info, namespace, body)
+        return 201, machinery.create(info, namespace, body, options)
+    if not name:
+        raise status.method_not_allowed()
+    if sub == "scale":
+        return 200, scale.write(machinery, info, namespace, name, kind, body, options)
+    if sub == "finalize" and verb == "update":
+        return 200, removal.finalize_namespace(machinery, info, name, body)
+    if sub not in ("", "status"):
+        raise status.method_not_allowed()
+    if verb == "update":
+        if machinery.store.get(info.bucket, namespace, name) is None and info.group == _RBAC_GROUP and not sub:
+            _check_escalation(app, call, info, namespace, body)
+            return 201, machinery.create(info, namespace, body, options)  # RBAC objects may be created by update
+        _check_escalation(app, call, info, namespace, body)
+        return 200, machinery.update(info, namespace, name, body, options, sub)
+    if info.group == _RBAC_GROUP:
+        dry = WriteOptions(options.manager, True, options.force, options.validation)
+        outcome, _ = machinery.patch(info, namespace, name, kind, body, dry, sub)
+        _check_escalation(app, call, info, namespace, outcome.obj)
+    entry, created = machinery.patch(info, namespace, name, kind, body, options, sub)
+    return 201 if created else 200, entry
+
+
+def _check_escalation(app: App, call: Call, info: ResourceInfo, namespace: str, obj: Any) -> None:
+    if info.group == _RBAC_GROUP and isinstance(obj, dict) and "metadata" in obj:
+        app.authz.check_escalation(call.user, info.plural, obj, namespace)
+
+
+def _agent(call: Call) -> str:
+    """Without a field manager the client's name stands for it, as in the real server."""
+    return call.header(b"user-agent").split("/", 1)[0][:128] or "unknown"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
