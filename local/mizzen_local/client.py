@@ -60,7 +60,11 @@ class Client(Protocol):
         """The whole list object; `metadata.resourceVersion` is where a watch continues."""
         ...
 
-    async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object: ...
+    async def create(
+        self, resource: Resource, body: Object, namespace: str | None = None, *, name: str = "", subresource: str = ""
+    ) -> Object:
+        """`name` and `subresource` are for what is made of an object: a pod's `binding`, an account's `token`."""
+        ...
 
     async def update(
         self, resource: Resource, body: Object, namespace: str | None = None, *, subresource: str = ""

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from mizzen_local.agent.node import NodeAgent, NodeOptions
+from mizzen_local.api import server
 from mizzen_local.controllers.manager import run_controllers
 from mizzen_local.http_client import HttpClient
 from mizzen_local.objects import quantity
@@ -36,7 +37,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def node_options(options: argparse.Namespace, state: State) -> NodeOptions:
+def node_options(options: argparse.Namespace, state: State, token: str) -> NodeOptions:
     extended = dict(entry.split("=", 1) for entry in options.extended)
     return NodeOptions(
         name=options.node,
@@ -46,7 +47,8 @@ def node_options(options: argparse.Namespace, state: State) -> NodeOptions:
         memory_bytes=int(quantity(options.memory)) if options.memory else None,
         images=options.images,
         extended=extended,
-        token=kubelet_token(state),
+        token=token,
+        certificate=(state.root / "pki" / "server.crt", state.root / "pki" / "server.key"),
     )
 
 
@@ -61,8 +63,11 @@ def kubelet_token(state: State) -> str:
 
 def explain(error: BaseException, options: argparse.Namespace) -> str:
     """One line for the reader of `mizzen up`."""
-    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+    taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+    if taken or isinstance(error, server.PortTaken):
         return f"port {options.port} is taken by another process: choose one with `mizzen up --port`"
+    if isinstance(error, server.StartError):
+        return str(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk of {options.state} is full: free some space, or use another folder with --state-dir"
     if isinstance(error, BaseExceptionGroup):
@@ -77,19 +82,20 @@ async def run(options: argparse.Namespace) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with control_plane(options, state) as client:
+    token = kubelet_token(state)
+    async with server.running(state.root, port=options.port, service_range=options.service_range) as api:
         ca = (state.root / "pki" / "ca.crt").read_text()
         async with HttpClient.from_kubeconfig(state.kubeconfig) as http:
-            agent = NodeAgent(http, node_options(options, state))
+            agent = NodeAgent(http, node_options(options, state, token))
             tasks = [
-                asyncio.create_task(run_controllers(client, ca=ca, volumes=state.volumes), name="controllers"),
+                asyncio.create_task(run_controllers(api.client, ca=ca, volumes=state.volumes), name="controllers"),
                 asyncio.create_task(agent.run(), name="node"),
             ]
             try:
                 waiting = [asyncio.create_task(agent.ready.wait()), asyncio.create_task(stopping.wait())]
                 await asyncio.wait([*tasks, *waiting], return_when=asyncio.FIRST_COMPLETED)
                 if agent.ready.is_set():
-                    state.note_running(options.port)
+                    state.note_running(api.port)
                     _log.info("the cluster is up: %s", http.config.server)
                 await asyncio.wait([*tasks, waiting[1]], return_when=asyncio.FIRST_COMPLETED)
                 if stopping.is_set():

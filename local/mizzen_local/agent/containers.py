@@ -211,13 +211,19 @@ class Container:
                 if not (self.attempt_folder() / "running.json").exists():
                     continue
 
+    async def begin(
+        self, argv: list[str], *, stdin: int = asyncio.subprocess.PIPE, stderr: int = asyncio.subprocess.PIPE
+    ) -> asyncio.subprocess.Process:
+        """Start a command in the container's namespaces."""
+        spec = str(self.attempt_folder() / "spec.json")
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", _LAUNCHER, "enter", spec, *argv,
+            stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=stderr,
+        )  # fmt: skip
+
     async def execute(self, argv: list[str], seconds: float) -> tuple[int, str]:
         """Run a command inside; (exit code, output). 124 when it took too long."""
-        spec = str(self.attempt_folder() / "spec.json")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", _LAUNCHER, "enter", spec, *argv,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
+        process = await self.begin(argv, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.STDOUT)
         try:
             output, _ = await asyncio.wait_for(process.communicate(), seconds)
         except TimeoutError:

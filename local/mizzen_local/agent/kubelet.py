@@ -1,9 +1,17 @@
-"""The kubelet endpoint of the node agent: logs of containers and a way to a pod's ports, for the API server alone."""
+"""The kubelet endpoint of the node agent: logs, commands and ports of its pods, for the API server alone.
+
+HTTPS on the port that the Node announces; every request brings `Authorization: Bearer <token>`.
+
+    GET /containerLogs/{namespace}/{pod}/{container}   the query of the pods/log subresource
+    GET /portForward/{namespace}/{pod}/{port}          a WebSocket of binary frames: one TCP connection
+    GET /exec/{namespace}/{pod}/{container}?command=.. a WebSocket of v5.channel.k8s.io frames
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -62,6 +70,7 @@ class Kubelet:
         app = web.Application(middlewares=[self._authenticate])
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
         app.router.add_get("/portForward/{namespace}/{pod}/{port}", self._port_forward)
+        app.router.add_get("/exec/{namespace}/{pod}/{container}", self._exec)
         app.router.add_get("/healthz", _healthz)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -154,6 +163,59 @@ class Kubelet:
             task.cancel()
             writer.close()
         return socket
+
+    async def _exec(self, request: web.Request) -> web.StreamResponse:
+        """A command in a running container, without a terminal."""
+        worker, name = self._worker(request), request.match_info["container"]
+        container = worker.containers.get(name)
+        if container is None or not container.running:
+            return web.Response(status=400, text=f'container "{name}" does not run')
+        socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io", "v4.channel.k8s.io"))
+        await socket.prepare(request)
+        process = await container.begin(request.query.getall("command", []))
+        assert process.stdin and process.stdout and process.stderr
+
+        async def outward(channel: int, reader: asyncio.StreamReader) -> None:
+            while data := await reader.read(2**15):
+                await socket.send_bytes(bytes([channel]) + data)
+
+        async def inward() -> None:
+            assert process.stdin
+            async for message in socket:
+                data = message.data if isinstance(message.data, bytes) else b""
+                if data[:1] == b"\x00":
+                    process.stdin.write(data[1:])
+                    await process.stdin.drain()
+                elif data[:2] == b"\xff\x00":
+                    process.stdin.close()
+            if process.returncode is None:  # the client went away
+                process.kill()
+
+        reading = asyncio.create_task(inward())
+        try:
+            await asyncio.gather(outward(1, process.stdout), outward(2, process.stderr))
+            code = await process.wait()
+            await socket.send_bytes(b"\x03" + json.dumps(_exec_status(code)).encode())
+            await socket.close()
+        finally:
+            reading.cancel()
+            if process.returncode is None:
+                process.kill()
+        return socket
+
+
+def _exec_status(code: int) -> dict[str, object]:
+    if code == 0:
+        return {"metadata": {}, "status": "Success"}
+    causes = [{"reason": "ExitCode", "message": str(code)}]
+    message = f"command terminated with non-zero exit code: exit status {code}"
+    return {
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": "NonZeroExitCode",
+        "details": {"causes": causes},
+    }
 
 
 async def _healthz(_: web.Request) -> web.Response:

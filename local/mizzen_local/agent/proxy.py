@@ -16,6 +16,7 @@ from mizzen_local.recorder import Recorder
 
 _log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 3.0
+_API_SERVER = ("default", "kubernetes")  # answers at its ClusterIP itself, where the system lets it
 Address = tuple[str, int]
 
 
@@ -131,7 +132,6 @@ class _Inbound(_Pipe):
             return
         transport.abort()  # no endpoint: the client sees a reset, as kube-proxy's reject would give it
 
-
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
         self._port.inbound.discard(self)
@@ -203,7 +203,7 @@ class ServiceProxy:
     async def _sync(self, key: Key) -> None:
         service = self._services.get(key)
         wanted: dict[Address, list[Address]] = {}
-        host = service["spec"].get("clusterIP") if service else None
+        host = service["spec"].get("clusterIP") if service and key != _API_SERVER else None
         if service and host and host != "None" and host.startswith("127."):
             slices: list[Any] = [
                 piece

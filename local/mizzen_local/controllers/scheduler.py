@@ -181,7 +181,7 @@ class Scheduler:
             "metadata": {"name": name, "namespace": namespace, "uid": meta(pod)["uid"]},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         }
-        await self.client.update(PODS, binding, namespace, subresource="binding")
+        await self.client.create(PODS, binding, namespace, name=name, subresource="binding")
         self._told.pop(key_of(pod), None)
         try:
             self.pods.observe(await self.client.get(PODS, name, namespace))
