@@ -17,6 +17,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mizzen.data.pipeline import RowError
 from mizzen.serve.batcher import Batcher
 from mizzen.serve.errors import BadRequest, NotFound, NotReady, ServeError, TimedOut, TooLarge
 from mizzen.serve.metrics import ServerMetrics
@@ -87,6 +88,8 @@ class ModelServer:
                 found = await self.batcher.submit(rows)
         except TimeoutError:
             raise TimedOut(f"no answer within {self.settings.timeout_s:g} s") from None
+        except RowError as error:
+            raise BadRequest(str(error)) from None
         for index in found.argmax(axis=1):
             self.metrics.predicted(model.classes[index])
         return found

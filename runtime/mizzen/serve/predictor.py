@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,13 +24,27 @@ class Predictor(Protocol):
         """Probabilities (N, C), float32, of N rows."""
 
 
+class TrainedPredictor:
+    """A trained model behind its pipeline."""
+
+    def __init__(self, folder: Path) -> None:
+        from mizzen.models import artifact
+
+        self._model = artifact.load(folder)
+        self.columns: Sequence[str] = self._model.pipeline.columns
+        self.classes: Sequence[str] = self._model.classes
+
+    def predict(self, rows: list[dict[str, Any]]) -> np.ndarray:
+        return self._model.predict_rows(rows)
+
+
 def load_predictor(model_uri: str) -> Predictor:
     """The model version's weights and the pipeline that it was trained behind, from the registry or a folder."""
     import torch
 
-    from mizzen import models, registry
-    from mizzen.data import Pipeline
-
     torch.set_num_threads(1)  # pods are scaled, not threads; and one request must not slow down another
-    folder = registry.download(model_uri)
-    raise NotImplementedError(folder, models, Pipeline)
+    if not model_uri.startswith("models:/"):
+        return TrainedPredictor(Path(model_uri.removeprefix("file://")))
+    from mizzen import registry
+
+    return TrainedPredictor(registry.download(model_uri))
