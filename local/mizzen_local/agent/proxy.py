@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from mizzen_local.client import Object
 from mizzen_local.controllers.endpoints import SERVICE_NAME
@@ -53,8 +53,7 @@ class _Pipe(asyncio.Protocol):
         self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's has no such base class
 
     def join(self, peer: _Pipe) -> None:
         self.peer = peer

@@ -50,11 +50,12 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
 
 
 def start_time(pid: int) -> str:
-    """A process's start in clock ticks since boot, empty when it does not exist: it tells a pid from its reuse."""
+    """A process's start in clock ticks since boot: tells a pid from its reuse. Empty when none lives, also for zombies."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    return "" if fields[0] in "ZX" else fields[19]
 
 
 def boot_id() -> str:

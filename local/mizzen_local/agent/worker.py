@@ -409,11 +409,8 @@ class PodWorker:
             self.pod = answer
 
     def _say(self, reason: str, message: str, *, warning: bool = False, container: str = "") -> None:
-        kind = (
-            "initContainers"
-            if any(c["name"] == container for c in self.pod["spec"].get("initContainers") or [])
-            else ""
-        )
+        inits = [c["name"] for c in self.pod["spec"].get("initContainers") or []]
+        kind = "initContainers" if container in inits else "containers"
         self.node.recorder.event(
             self.pod,
             "Pod",
