@@ -151,7 +151,7 @@ def fit(step: Tokenize, texts: Iterable[str], target: str, classes: Sequence[str
         vocab_size=step.vocab_size,
         special_tokens=[PAD, UNKNOWN],
         initial_alphabet=alphabet if whole else [],
-        limit_alphabet=None if whole else step.vocab_size // 2,
+        limit_alphabet=len(alphabet) if whole else step.vocab_size // 2,
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)

@@ -1,0 +1,85 @@
+"""From a name and settings in a manifest to a module: which models there are, and which settings each has."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mizzen_api.conditions import Reason
+
+from mizzen.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# What the dataset decides; a manifest may not.
+FROM_DATASET = ("vocab_size", "num_classes", "max_length")
+# What goes with a model's settings in manifests, but belongs to the trainer.
+TRAINER_SETTINGS = ("lr",)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a model lives. Modules are imported when a model is built: names can be checked without torch."""
+
+    module: str
+    model: str
+    config: str
+
+
+MODELS = {
+    "text-transformer": Entry("mizzen.models.text_transformer", "TextTransformer", "TextTransformerConfig"),
+    "text-bag": Entry("mizzen.models.text_bag", "TextBag", "TextBagConfig"),
+}
+TASKS = {"text-classification": "text-transformer"}  # the family that a search of this task runs on
+
+
+def entry(name: str) -> Entry:
+    if name not in MODELS:
+        raise UserError(Reason.INVALID_PARAMETERS, f"there is no model {name!r}; there are {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def settings(name: str) -> tuple[str, ...]:
+    """Names that a manifest may set for this model."""
+    found = entry(name)
+    config = getattr(importlib.import_module(found.module), found.config)
+    return tuple(f.name for f in dataclasses.fields(config) if f.name not in FROM_DATASET)
+
+
+def config_of(name: str, values: Mapping[str, Any], **from_dataset: int) -> Any:
+    """The model's configuration, checked: UserError names the setting that is wrong and those that exist."""
+    found = entry(name)
+    config = getattr(importlib.import_module(found.module), found.config)
+    fields = {f.name: f for f in dataclasses.fields(config)}
+    known = settings(name)
+    given = {key: value for key, value in values.items() if key not in TRAINER_SETTINGS}
+    for key, value in given.items():
+        if key not in known:
+            raise UserError(
+                Reason.INVALID_PARAMETERS,
+                f"model {name} has no setting {key!r}; it has {', '.join(known)}, and {', '.join(TRAINER_SETTINGS)}",
+            )
+        given[key] = _number(name, key, value, str(fields[key].type))
+    try:
+        return config(**given, **from_dataset)
+    except ValueError as error:
+        raise UserError(Reason.INVALID_PARAMETERS, f"model {name}: {error}") from error
+
+
+def build(name: str, config: Any) -> nn.Module:
+    """A freshly initialised module."""
+    found = entry(name)
+    module: nn.Module = getattr(importlib.import_module(found.module), found.model)(config)
+    return module
+
+
+def _number(model: str, key: str, value: Any, kind: str) -> int | float:
+    bad = isinstance(value, bool) or not isinstance(value, int | float)
+    if bad or (kind == "int" and (value != int(value) or value < 1)) or (kind == "float" and not 0 <= value < 1):
+        wanted = "a whole number above 0" if kind == "int" else "a number from 0 to below 1"
+        raise UserError(Reason.INVALID_PARAMETERS, f"model {model}: {key} must be {wanted}, not {value!r}")
+    return int(value) if kind == "int" else float(value)
