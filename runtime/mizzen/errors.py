@@ -37,7 +37,7 @@ class SystemError_(MizzenError):  # noqa: N801, N818 (the builtin SystemError me
         super().__init__(reason, message)
 
 
-class RegistryUnreachable(SystemError_):  # noqa: N818 (named like its reason)
+class RegistryUnreachable(SystemError_):
     """MLflow did not answer."""
 
     def __init__(self, message: str) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from mizzen_api import contract
-from mizzen_api.workload import DatasetReport, WorkloadConfig
-
 from mizzen.data.materialize import materialize
 from mizzen.workload.progress import ProgressBoard
+from mizzen_api import contract
+from mizzen_api.workload import DatasetReport, WorkloadConfig
 
 
 def run(config: WorkloadConfig, board: ProgressBoard) -> str:

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from mizzen_api import contract
-from mizzen_api.conditions import Reason
-from mizzen_api.dataset import DatasetSpec
 
 import mizzen
 from mizzen.data import pipeline as pipelines
 from mizzen.data import profile as profiles
 from mizzen.data import sources, split, store
 from mizzen.errors import UserError
+from mizzen_api import contract
+from mizzen_api.conditions import Reason
+from mizzen_api.dataset import DatasetSpec
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,11 @@ def _write(
         "classes": list(fitted.classes),
         "target": spec.target,
         "columns": list(fitted.columns),
-        "schema": {pipelines.IDS: f"list<int32>[{fitted.max_length}]", pipelines.LENGTHS: "int32", store.LABEL: "int32"},
+        "schema": {
+            pipelines.IDS: f"list<int32>[{fitted.max_length}]",
+            pipelines.LENGTHS: "int32",
+            store.LABEL: "int32",
+        },
         "vocabSize": fitted.vocab_size,
         "sources": [source.uri for source in spec.sources],
         "codeVersion": mizzen.__version__,

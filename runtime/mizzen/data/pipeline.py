@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mizzen_api.conditions import Reason
-from mizzen_api.dataset import Tokenize, Transform
 
 from mizzen.errors import UserError
+from mizzen_api.conditions import Reason
+from mizzen_api.dataset import Tokenize, Transform
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from mizzen_api.conditions import Reason
-
 from mizzen.errors import UserError
+from mizzen_api.conditions import Reason
 
 if TYPE_CHECKING:
     import polars as pl

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mizzen_api import contract
 
 from mizzen.data.pipeline import IDS, LENGTHS, Pipeline
 from mizzen.errors import SystemError_
+from mizzen_api import contract
 
 if TYPE_CHECKING:
     import torch

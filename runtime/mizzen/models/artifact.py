@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from mizzen_api import contract
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mizzen.data.pipeline import IDS, LENGTHS, Pipeline
 from mizzen.models import catalog
+from mizzen_api import contract
 
 FORMAT = 1
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mizzen_api.conditions import Reason
-
 from mizzen.errors import UserError
+from mizzen_api.conditions import Reason
 
 if TYPE_CHECKING:
     from torch import nn

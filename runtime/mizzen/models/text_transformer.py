@@ -86,4 +86,3 @@ class TextTransformer(nn.Module):
             x_BTD = block(x_BTD, keep_BT[:, None, None, :])
         logits_BC: Tensor = self.head(masked_mean_BD(self.norm(x_BTD), keep_BT))
         return logits_BC
-

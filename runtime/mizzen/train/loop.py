@@ -10,8 +10,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from mizzen_api import contract
-from mizzen_api.conditions import Reason
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,6 +19,8 @@ from mizzen.models import catalog
 from mizzen.train.batches import Rows, epoch_batches, micro_batches, share, steps_per_epoch
 from mizzen.train.checkpoint import TrainState
 from mizzen.train.plan import TrainPlan
+from mizzen_api import contract
+from mizzen_api.conditions import Reason
 
 WARM_UP = 0.1  # part of all steps
 FINAL_LR = 0.02  # of the peak
@@ -145,9 +145,7 @@ class Loop:
         (loss * self.world).backward()  # type: ignore[no-untyped-call]  # DDP takes the mean over ranks
         return loss.detach().double()
 
-    def _forward(
-        self, model: nn.Module, tensors: tuple[Tensor, Tensor, Tensor], rows: Rows
-    ) -> tuple[Tensor, Tensor]:
+    def _forward(self, model: nn.Module, tensors: tuple[Tensor, Tensor, Tensor], rows: Rows) -> tuple[Tensor, Tensor]:
         ids, lengths, labels = tensors
         picked = torch.from_numpy(rows)
         lengths_B = lengths[picked]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mizzen_api import contract
-from mizzen_api.workload import WorkloadConfig
 from pydantic import ValidationError
 
 from mizzen.errors import SystemError_
+from mizzen_api import contract
+from mizzen_api.workload import WorkloadConfig
 
 
 def load(kind: str | None = None) -> WorkloadConfig:

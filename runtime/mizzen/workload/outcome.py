@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mizzen_api import contract
-from mizzen_api.conditions import Reason
-from mizzen_api.workload import Progress, WorkloadConfig
-
 from mizzen.errors import MizzenError, UserError
 from mizzen.workload import config as configuration
 from mizzen.workload.progress import ProgressBoard, ProgressServer
+from mizzen_api import contract
+from mizzen_api.conditions import Reason
+from mizzen_api.workload import Progress, WorkloadConfig
 
 log = logging.getLogger("mizzen")
 

@@ -9,10 +9,9 @@ import socket
 import time
 from collections.abc import Iterator
 
-from mizzen_api import contract
-
 from mizzen.errors import ClusterError
 from mizzen.workload.progress import ProgressBoard
+from mizzen_api import contract
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,12 @@ import sys
 import threading
 import time
 
-from mizzen_api import contract
-from mizzen_api.workload import WorkloadConfig
-
 from mizzen.workload import config as configuration
 from mizzen.workload.outcome import EXIT_DONE, set_up_logging
 from mizzen.workload.progress import PATH_RAY
 from mizzen.workload.ray_head import OBJECT_STORE_BYTES, lean_environment
+from mizzen_api import contract
+from mizzen_api.workload import WorkloadConfig
 
 log = logging.getLogger("mizzen.worker")
 

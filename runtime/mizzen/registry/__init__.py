@@ -1,0 +1,1 @@
+"""MLflow as Mizzen uses it: runs with their triple, models without pickle, versions that are registered once."""

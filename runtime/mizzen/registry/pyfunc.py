@@ -1,0 +1,45 @@
+"""MLflow's loader module for Mizzen models: `mlflow.pyfunc.load_model` works without any pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mizzen_api import contract
+
+
+class MizzenPyfunc:
+    """`predict` takes a pandas DataFrame (or a list of dictionaries) and gives class names."""
+
+    def __init__(self, folder: Path) -> None:
+        from mizzen.models.artifact import load
+
+        self.model = load(folder)
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[str]:
+        del params
+        rows = model_input.to_dict("records") if hasattr(model_input, "to_dict") else model_input
+        probabilities = self.model.predict_rows(rows)
+        return [self.model.classes[index] for index in probabilities.argmax(axis=1)]
+
+
+def _load_pyfunc(path: str) -> MizzenPyfunc:
+    """Called by MLflow with the model's `data` folder."""
+    folder = Path(path)
+    return MizzenPyfunc(folder if (folder / contract.MODEL_CONFIG).exists() else folder.parent)
+
+
+def write_mlmodel(folder: Path, run_id: str) -> None:
+    """Make a model folder one that MLflow knows, by an MLmodel file beside the weights."""
+    import platform
+
+    from mlflow.models import Model
+
+    model = Model(run_id=run_id)
+    model.add_flavor(
+        "python_function",
+        loader_module="mizzen.registry.pyfunc",
+        data=".",
+        python_version=platform.python_version(),
+    )
+    model.save(str(folder / "MLmodel"))

@@ -1,0 +1,98 @@
+"""Runs of MLflow: one for each resource, found again after a restart, and written in batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mizzen.registry.client import patiently
+from mizzen.registry.revision import code_revision
+from mizzen_api import contract
+from mizzen_api.workload import WorkloadConfig
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+TAG_PARENT = "mlflow.parentRunId"
+TAG_RUN_NAME = "mlflow.runName"
+MAX_BATCH = 900  # the server takes 1000 metrics in one request
+
+
+def run_tags(config: WorkloadConfig, config_hash: str) -> dict[str, str]:
+    """Where a run comes from: the resource, and the triple of data, code and settings."""
+    assert config.dataset is not None
+    return {
+        contract.TAG_NAMESPACE: config.namespace,
+        contract.TAG_KIND: config.kind,
+        contract.TAG_NAME: config.name,
+        contract.TAG_UID: config.uid,
+        contract.TAG_DATASET_FINGERPRINT: config.dataset.fingerprint,
+        contract.TAG_CODE_REVISION: code_revision(),
+        contract.TAG_CONFIG_HASH: config_hash,
+    }
+
+
+def ensure_experiment(client: MlflowClient, name: str) -> str:
+    """The experiment's id; two jobs may ask for it at the same time."""
+    from mlflow.exceptions import MlflowException
+
+    def ensure() -> str:
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            again = client.get_experiment_by_name(name)
+            assert again is not None
+            return str(again.experiment_id)
+
+    return patiently(ensure, f"find experiment {name}")
+
+
+def ensure_run(client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str]) -> str:
+    """The id of the run with this uid and config hash, made if it is not there: a restarted head goes on with it."""
+
+    def ensure() -> str:
+        keys = (contract.TAG_UID, contract.TAG_CONFIG_HASH)
+        query = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in keys)
+        for found in client.search_runs([experiment], f"{query} and tags.`{TAG_RUN_NAME}` = '{name}'", max_results=1):
+            return str(found.info.run_id)
+        return str(client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
+
+    return patiently(ensure, f"find run {name}")
+
+
+@dataclass
+class RunLog:
+    """Parameters and metrics of one run, gathered and sent in batches."""
+
+    client: MlflowClient
+    run_id: str
+    _metrics: list[Any] = field(default_factory=list)
+
+    def parameters(self, values: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(key, str(value)[:6000]) for key, value in values.items()]
+        patiently(lambda: self.client.log_batch(self.run_id, params=params), "log parameters")
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._metrics += [Metric(key, float(value), now, step) for key, value in values.items()]
+
+    def flush(self) -> None:
+        while self._metrics:
+            batch = self._metrics[:MAX_BATCH]
+            patiently(lambda batch=batch: self.client.log_batch(self.run_id, metrics=batch), "log metrics")  # type: ignore[misc]
+            del self._metrics[: len(batch)]
+
+    def end(self, status: str = "FINISHED") -> None:
+        self.flush()
+        patiently(lambda: self.client.set_terminated(self.run_id, status), "end the run")

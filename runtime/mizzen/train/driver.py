@@ -1,0 +1,197 @@
+"""`mizzen train`: the head pod. Starts Ray, trains elastically on the workers that come, registers what came of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mizzen.data.store import DatasetVersion, local_folder
+from mizzen.errors import SystemError_, UserError
+from mizzen.models import catalog
+from mizzen.train.plan import TrainPlan, plan_of
+from mizzen.train.worker import FINAL, OUTCOME_FILE, train_on_ray
+from mizzen.workload import config as configuration
+from mizzen.workload.progress import ProgressBoard, Report
+from mizzen.workload.ray_head import ray_head, wait_for_workers
+from mizzen.workload.worker import threads
+from mizzen_api import contract
+from mizzen_api.conditions import Reason
+from mizzen_api.trainingjob import TrainerStatus
+from mizzen_api.workload import TrainingReport, WorkloadConfig
+
+log = logging.getLogger(__name__)
+
+# A bug that fails at once must end some day; lost workers of a long run must not end it.
+MAX_FAILURES = 30
+RESIZE_INTERVAL_SECONDS = 15.0
+
+
+def run(config: WorkloadConfig, board: ProgressBoard) -> str:
+    """Train, measure, register. Every step finds what an earlier attempt left, so it may be run again at any point."""
+    assert config.training_spec is not None
+    assert config.dataset is not None
+    assert config.model is not None
+    assert config.ray is not None
+    spec = config.training_spec
+    plan = plan_of(spec, config.dataset, config.model, threads(spec.scaling.resources_per_worker.cpu))
+    dataset = DatasetVersion(plan.dataset_uri)
+    check(plan, dataset)
+    run_folder = local_folder(config.run_uri)
+    run_folder.mkdir(parents=True, exist_ok=True)
+    telemetry = Telemetry(board, run_folder)
+    board.on_report = telemetry.take
+    # MLflow takes seconds to import: meanwhile Ray starts.
+    warm_up = threading.Thread(target=lambda: __import__("mlflow"), name="import-mlflow", daemon=True)
+    warm_up.start()
+    outcome = _outcome(run_folder)
+    if outcome is None:
+        with ray_head(configuration.pod_ip(), board):
+            wait_for_workers(config.ray.workers, spec.scaling.min_workers)
+            _fit(config, plan, run_folder)
+        outcome = _outcome(run_folder)
+    if outcome is None:
+        raise SystemError_("the training ended without an outcome: see the workers' logs")
+    if "reason" in outcome:
+        raise UserError(Reason(outcome["reason"]), outcome["message"])
+    telemetry.finished(outcome)
+    return _register(config, plan, run_folder, telemetry, outcome["metrics"])
+
+
+def check(plan: TrainPlan, dataset: DatasetVersion) -> None:
+    """Fail on settings that the model does not have before any pod waits for another."""
+    pipeline = dataset.pipeline
+    catalog.config_of(
+        plan.model,
+        plan.settings,
+        vocab_size=pipeline.vocab_size,
+        num_classes=len(pipeline.classes),
+        max_length=pipeline.max_length,
+    )
+
+
+class Telemetry:
+    """Turns the reports of rank 0 into the Progress, the metrics of Prometheus and the curves of MLflow."""
+
+    def __init__(self, board: ProgressBoard, run_folder: Path) -> None:
+        self.board = board
+        self.curves: list[tuple[int, dict[str, float]]] = []
+        self.status = TrainerStatus()
+        self._samples = 0
+        self._attempts = run_folder / "attempts"
+        self._lock = threading.Lock()
+
+    def take(self, report: Report) -> None:
+        """Called by the progress server, in its thread."""
+        with self._lock:
+            changes = {key: report[key] for key in ("step", "epoch", "workers", "samples_per_second") if key in report}
+            if report["event"] == "started":
+                attempt = int(self._attempts.read_text()) if self._attempts.exists() else 0
+                self._attempts.write_text(str(attempt + 1))
+                changes |= {"restarts": attempt, "resumed_from_step": report["resumed_from_step"]}
+                log.info("training on %(workers)d workers from step %(step)d of %(total_steps)d", report)
+            metrics = report.get("metrics", {})
+            if metrics:
+                self.curves.append((report["step"], metrics))
+            if any(key.startswith("validation_") for key in metrics):
+                numbers = ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+                log.info("epoch %d, step %d: %s", report["epoch"], report["step"], numbers)
+            changes["metrics"] = {**self.status.metrics, **metrics}
+            changes["progress_percentage"] = min(99, 100 * report["step"] // max(1, report["total_steps"]))
+            self._samples += report.get("rows", 0)
+            self._publish(changes)
+
+    def finished(self, outcome: dict[str, Any]) -> None:
+        with self._lock:
+            metrics = {**self.status.metrics, **outcome["metrics"]}
+            self._publish({"metrics": metrics, "step": outcome["step"], "progress_percentage": 100, "workers": 0})
+
+    def _publish(self, changes: dict[str, Any]) -> None:
+        self.status = self.status.model_copy(update=changes)
+        self.board.update(training=TrainingReport(trainer_status=self.status))
+        self.board.gauge(contract.METRIC_TRAINING_WORKERS, self.status.workers)
+        self.board.gauge(contract.METRIC_TRAINING_PROGRESS, self.status.progress_percentage / 100)
+        self.board.gauge(contract.METRIC_TRAINING_SAMPLES, self._samples)
+        if "loss" in self.status.metrics:
+            self.board.gauge(contract.METRIC_TRAINING_LOSS, self.status.metrics["loss"])
+
+
+def _fit(config: WorkloadConfig, plan: TrainPlan, run_folder: Path) -> None:
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    assert config.training_spec is not None
+    spec = config.training_spec
+    low, high = spec.scaling.min_workers, spec.scaling.max_workers
+    driver_url = f"http://{configuration.pod_ip()}:{contract.PORT_PROGRESS}"
+    trainer = TorchTrainer(
+        train_on_ray,
+        train_loop_config={"plan": asdict(plan), "driver_url": driver_url, "run_folder": str(run_folder)},
+        torch_config=TorchConfig(backend="gloo", timeout_s=120),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=(low, high) if low < high else high,
+            resources_per_worker={"CPU": 1},
+            placement_strategy="SPREAD",
+            **({"elastic_resize_monitor_interval_s": RESIZE_INTERVAL_SECONDS} if low < high else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"ray-{config.uid}",
+            storage_path=str(run_folder),
+            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=spec.checkpoint.keep),
+        ),
+    )
+    started = time.monotonic()
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise SystemError_(f"the training failed {MAX_FAILURES} times: {str(error).splitlines()[-1][:500]}") from error
+    log.info("trained in %.1f s", time.monotonic() - started)
+
+
+def _register(
+    config: WorkloadConfig, plan: TrainPlan, run_folder: Path, telemetry: Telemetry, metrics: dict[str, float]
+) -> str:
+    from mizzen.registry.client import connect
+    from mizzen.registry.runs import RunLog, ensure_experiment, ensure_run, run_tags
+    from mizzen.registry.versions import GateFailure, register
+
+    assert config.training_spec is not None
+    started = time.monotonic()
+    client = connect(config.mlflow_uri)
+    tags = run_tags(config, plan.config_hash)
+    run_id = ensure_run(client, ensure_experiment(client, f"{config.namespace}/{config.name}"), config.name, tags)
+    runlog = RunLog(client, run_id)
+    runlog.parameters({"model": plan.model, **plan.settings, **_trainer_parameters(plan)})
+    for step, values in telemetry.curves:
+        runlog.metrics(values, step)
+    runlog.metrics(metrics, telemetry.status.step)
+    runlog.flush()
+    try:
+        version = register(client, config.training_spec.register_, run_folder / FINAL, run_id, tags, metrics)
+    except GateFailure as error:
+        report = TrainingReport(trainer_status=telemetry.status, model_version=error.version)
+        telemetry.board.update(training=report)
+        runlog.end()
+        raise
+    runlog.end()
+    telemetry.board.update(training=TrainingReport(trainer_status=telemetry.status, model_version=version))
+    log.info("registered %s in %.1f s", version.uri, time.monotonic() - started)
+    accuracy = metrics.get("test_accuracy")
+    measured = f" with a test accuracy of {accuracy:.4f}" if accuracy is not None else ""
+    return f"registered {version.uri}{measured}"
+
+
+def _trainer_parameters(plan: TrainPlan) -> dict[str, Any]:
+    names = ("learning_rate", "epochs", "batch_size", "weight_decay", "precision", "seed")
+    return {name: getattr(plan, name) for name in names}
+
+
+def _outcome(run_folder: Path) -> dict[str, Any] | None:
+    """What the trained workers left; None while the training is not over."""
+    path = run_folder / OUTCOME_FILE
+    return json.loads(path.read_bytes()) if path.exists() else None
