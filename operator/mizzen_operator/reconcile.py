@@ -91,6 +91,7 @@ class Reconciler:
         if plan.status is not None and plan.status.to_wire() != resource.status.to_wire():
             await self.cluster.apply_status(about, plan.status.to_wire())
         for event in plan.events:
+            _log.info("%s %s/%s: %s: %s", about.kind, about.namespace, about.name, event.reason, event.message)
             try:
                 await self.cluster.publish(about, event)
             except ClusterError as error:

@@ -79,7 +79,7 @@ def plan(service: ModelService, observed: Observed, now: datetime, settings: Set
         apply=_children(service, observed, variants, weights, settings),
         delete=_surplus(observed, variants),
         status=service.status.model_copy(update=changes),
-        events=events_of(service, conditions),
+        events=events_of(service, [c for c in conditions if c.type == ConditionType.READY or c.status == "True"]),
         look_again=_interval(variants, conditions[-1].status == "True"),
         memory={variant.name: variant.history for variant in variants},
     )

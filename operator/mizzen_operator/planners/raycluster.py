@@ -73,7 +73,7 @@ class RayPlanner:
         if end is not None:
             return self._ended(end)
         if self.job.spec.run_policy.suspend:
-            message = "Suspended: set runPolicy.suspend to false to resume from the newest checkpoint"
+            message = "No pods run: set runPolicy.suspend to false to resume from the newest checkpoint"
             return self._unknown(Reason.SUSPENDED, message, delete=tuple(job.ref for job in self.observed.jobs))
         if isinstance(self.inputs, Waiting):
             return self._unknown(self.inputs.reason, self.inputs.message)
@@ -107,7 +107,14 @@ class RayPlanner:
 
     def _first_that_applies(self) -> tuple[Reason, str]:
         """The most telling of what can be said about a job that has not ended."""
-        rules = (self._being_created, self._head_stuck, self._workers_missing, self._head_failed_before, self._running)
+        rules = (
+            self._being_created,
+            self._head_stuck,
+            self._workers_missing,
+            self._head_failed_before,
+            self._head_starting,
+            self._running,
+        )
         return next(said for said in (rule() for rule in rules) if said is not None)
 
     def _being_created(self) -> tuple[Reason, str] | None:
@@ -131,6 +138,11 @@ class RayPlanner:
             return None
         limit = self.job.spec.run_policy.backoff_limit
         return Reason.RUNNING, f"Attempt {len(failed) + 1} of {limit + 1}; the last failed: {last_words(failed[-1])}"
+
+    def _head_starting(self) -> tuple[Reason, str] | None:
+        if any(pod.phase == "Running" for pod in self._current(ROLE_HEAD)):
+            return None
+        return Reason.PENDING, "The head is starting"
 
     def _running(self) -> tuple[Reason, str] | None:
         progress = self.observed.progress
