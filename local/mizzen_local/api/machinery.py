@@ -85,12 +85,10 @@ class Machinery:
             meta["generation"] = 1
         if info.bucket == crds.BUCKET:
             meta["finalizers"] = sorted({*(meta.get("finalizers") or []), crds.FINALIZER})
-        submitted = {**obj, "metadata": dict(meta)}
-        self._admit(info, obj, None)
+        self._default(info, obj)
         if writer is not None:
             apply.track(info.schema, None, obj, writer, meta["creationTimestamp"])
-        else:
-            meta["managedFields"] = submitted["metadata"].get("managedFields", [])
+        self._admit(info, obj, None)
         return self._commit(info, namespace, name, obj, options)
 
     def update(
@@ -231,6 +229,7 @@ class Machinery:
         if not meta.get("finalizers"):
             meta.pop("finalizers", None)
         if subresource != "status":
+            self._default(info, obj)
             self._admit(info, obj, old)
             if info.generation and _content(info, obj) != _content(info, old):
                 meta["generation"] = old_meta.get("generation", 0) + 1
@@ -344,14 +343,19 @@ class Machinery:
         if old is not None and "status" in old:
             obj["status"] = old["status"]
 
+    def _default(self, info: ResourceInfo, obj: Object) -> None:
+        if info.crd is None:
+            defaults.apply(info.bucket, obj)
+        else:
+            schema.default(info.schema, obj)
+
     def _admit(self, info: ResourceInfo, obj: Object, old: Object | None) -> None:
-        """Defaults, per-kind preparation and validation."""
+        """Per-kind preparation and validation."""
         causes: list[status.Cause] = []
         checks.metadata(info, obj, causes)
         if info.crd is None:
             if causes:
                 raise status.invalid(info.kind, info.group, obj["metadata"].get("name", ""), causes)
-            defaults.apply(info.bucket, obj)
             if info.bucket != "batch/jobs":
                 checks.builtin(info, obj, old, causes)
             hook = kinds.HOOKS.get(info.bucket)
@@ -360,7 +364,6 @@ class Machinery:
             if info.bucket == "batch/jobs":
                 checks.builtin(info, obj, old, causes)
         else:
-            schema.default(info.schema, obj)
             self._validate_custom(info, obj, old, causes)
         if causes:
             raise status.invalid(info.kind, info.group, obj["metadata"].get("name", ""), causes)

@@ -19,13 +19,16 @@ class Node:
     """One place in a schema. Children are compiled when they are first looked at, so recursion costs nothing."""
 
     __slots__ = (
-        "_items", "_props", "_values", "additional", "builtin", "default", "embedded", "enum", "format", "has_default",
+        "_items", "_props", "_values", "additional", "builtin",
+        "definition", "default", "embedded", "enum", "format", "has_default",
         "int_or_string", "list_type", "map_keys", "map_type", "merge_key", "nullable", "preserve", "raw", "required",
         "rules", "strategies", "type", "_rules_below", "_pattern", "_defaults_below",
     )  # fmt: skip
 
     def __init__(self, raw: Object, builtin: bool) -> None:
+        self.definition = ""
         while builtin and "$ref" in raw:
+            self.definition = raw["$ref"]
             raw = {**definitions.lean()[raw["$ref"]], **{k: v for k, v in raw.items() if k != "$ref"}}
         self.raw, self.builtin = raw, builtin
         self._props: dict[str, Node] | None = None
