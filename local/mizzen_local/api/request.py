@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote
 import orjson
 import yaml
 
-from mizzen_local.api import status
+from mizzen_local.api import protobuf, status
 from mizzen_local.client import ApiError, Object
 
 MAX_BODY = 3 * 1024 * 1024
@@ -97,6 +97,8 @@ def decode(content_type: str, body: bytes, optional: bool = False) -> Any:
         return {}
     if media in ("application/yaml", "application/apply-patch+yaml"):
         return _yaml(body)
+    if media == protobuf.MEDIA:
+        return protobuf.decode(body)
     if media and media != "application/json" and media not in PATCH_TYPES:
         raise status.unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: application/json,"
