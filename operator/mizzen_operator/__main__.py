@@ -43,13 +43,21 @@ async def run(settings: Settings) -> None:
     try:
         if not await cluster.serves(API_VERSION):
             raise ConfigurationError(f"the cluster does not know {API_VERSION}: install the chart's CRDs")
-        prometheus_client.start_http_server(PORT_OPERATOR_METRICS, settings.pod_ip, registry=metrics.registry)
+        _serve_metrics(settings, metrics)
         async with aiohttp.ClientSession() as session:
             observer = Observer(cluster, HttpWorkloads(session), MlflowRegistry(session, settings.mlflow_uri), settings)
             reconciler = Reconciler(cluster, observer, settings, metrics)
             await _watch(settings, reconciler, metrics)
     finally:
         await cluster.close()
+
+
+def _serve_metrics(settings: Settings, metrics: Metrics) -> None:
+    try:
+        prometheus_client.start_http_server(PORT_OPERATOR_METRICS, settings.pod_ip, registry=metrics.registry)
+    except OSError as error:
+        where = f"{settings.pod_ip}:{PORT_OPERATOR_METRICS}"
+        raise ConfigurationError(f"cannot listen on {where} ({error}): is another operator running there?") from error
 
 
 async def _watch(settings: Settings, reconciler: Reconciler, metrics: Metrics) -> None:

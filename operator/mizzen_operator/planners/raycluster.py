@@ -146,7 +146,11 @@ class RayPlanner:
 
     def _running(self) -> tuple[Reason, str] | None:
         progress = self.observed.progress
-        return Reason.RUNNING, (progress.message if progress and progress.message else "Running")
+        if progress is None or progress.message:
+            return Reason.RUNNING, progress.message if progress else "Running"
+        done = [part.progress_percentage for part in (progress.search,) if part]
+        done += [part.trainer_status.progress_percentage for part in (progress.training,) if part]
+        return Reason.RUNNING, f"{done[0]} % done" if done else "Running"
 
     def _current(self, role: str) -> tuple[PodView, ...]:
         job = self.observed.job(role)
