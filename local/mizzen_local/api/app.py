@@ -12,6 +12,7 @@ import orjson
 
 from mizzen_local.api import discovery, openapi, proxy, request, status, streaming, verbs
 from mizzen_local.api.auth import Authenticator, User
+from mizzen_local.api.kubelets import Kubelets
 from mizzen_local.api.machinery import Machinery
 from mizzen_local.api.rbac import Attributes, Authorizer
 from mizzen_local.api.request import Form, Target
@@ -73,8 +74,11 @@ async def respond(send: Send, code: int, body: bytes, headers: list[tuple[bytes,
 class App:
     """ASGI: authenticate, authorize, then one of discovery, a verb on a resource, or a stream."""
 
-    def __init__(self, machinery: Machinery, authn: Authenticator, authz: Authorizer, address: str = "") -> None:
+    def __init__(
+        self, machinery: Machinery, authn: Authenticator, authz: Authorizer, kubelets: Kubelets, address: str = ""
+    ) -> None:
         self.machinery, self.authn, self.authz, self.address = machinery, authn, authz, address
+        self.kubelets = kubelets
         self.stopping = asyncio.Event()
         self.pages = openapi.Pages(machinery.registry)
 
@@ -110,7 +114,7 @@ class App:
             await self._public(path, send)
             return
         headers = dict(scope["headers"])
-        user = self.authn.user(headers.get(b"authorization", b"").decode("latin-1"))
+        user = self.user(headers)
         form = request.negotiate(headers.get(b"accept", b"").decode("latin-1"))
         raw_path = scope.get("raw_path", b"").decode("latin-1").partition("?")[0] or path
         call = Call(
@@ -125,6 +129,22 @@ class App:
             await self._other(call)
             return
         await self._resource(call, target)
+
+    def user(self, headers: dict[bytes, bytes]) -> User:
+        """Who asks: the token's user, or whom that user may impersonate."""
+        user = self.authn.user(headers.get(b"authorization", b"").decode("latin-1"))
+        name = headers.get(b"impersonate-user", b"").decode("latin-1")
+        if not name:
+            return user
+        group = headers.get(b"impersonate-group", b"").decode("latin-1")
+        self.authz.check(user, Attributes("impersonate", "", "users", name=name))
+        if group:
+            self.authz.check(user, Attributes("impersonate", "", "groups", name=group))
+        groups = [group] if group else []
+        parts = name.split(":")
+        if name.startswith("system:serviceaccount:") and len(parts) == 4:
+            groups += ["system:serviceaccounts", f"system:serviceaccounts:{parts[2]}"]
+        return User(name, (*groups, "system:authenticated"))
 
     async def _public(self, path: str, send: Send) -> None:
         if path.startswith("/version"):

@@ -21,6 +21,7 @@ from mizzen_local.api import bootstrap, pki
 from mizzen_local.api.app import App
 from mizzen_local.api.auth import Authenticator
 from mizzen_local.api.direct import DirectClient
+from mizzen_local.api.kubelets import Access, Kubelets
 from mizzen_local.api.machinery import Machinery
 from mizzen_local.api.rbac import Authorizer
 from mizzen_local.api.store import Store
@@ -59,7 +60,10 @@ class ApiServer:
 async def running(
     state_dir: Path, host: str = "127.0.0.1", port: int = 0, service_range: str = SERVICE_RANGE
 ) -> AsyncIterator[ApiServer]:
-    """Start the server; leaving the block stops it. `port` 0 picks a free one, which the kubeconfig then names."""
+    """Start the server; leaving the block stops it. `port` 0 picks a free one, which the kubeconfig then names.
+
+    `state_dir/kubelet-token` is what the server shows to node agents; whoever starts them writes it.
+    """
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked(state_dir / "lock"):
         listener = _listen(host, port)
@@ -75,7 +79,8 @@ async def running(
             bootstrap.populate(machinery, service_address, port)
             bootstrap.NamespaceDefaults(machinery, files.ca_pem)
             authn = Authenticator(machinery, token, files.signing_key)
-            app = App(machinery, authn, Authorizer(machinery), f"{host}:{port}")
+            kubelets = Kubelets(machinery, Access(state_dir / "kubelet-token", files.ca))
+            app = App(machinery, authn, Authorizer(machinery), kubelets, f"{host}:{port}")
             kubeconfig = state_dir / "kubeconfig"
             write_kubeconfig(kubeconfig, f"https://{host}:{port}", files.ca_pem, token)
             server = _uvicorn(app, files)
@@ -89,6 +94,7 @@ async def running(
                 app.stopping.set()
                 server.should_exit = True
                 await asyncio.gather(task, return_exceptions=True)
+                await kubelets.close()
         finally:
             store.close()
             for item in listeners:
