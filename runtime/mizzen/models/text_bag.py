@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from mizzen.models.layers import mask_BT, masked_mean_BD
+from mizzen.models.layers import masked_mean, token_mask
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,6 @@ class TextBag(nn.Module):
         nn.init.normal_(self.tokens.weight, std=0.1)
 
     def forward(self, ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
-        keep_BT = mask_BT(lengths_B, ids_BT.shape[1])
-        logits_BC: Tensor = self.mlp(masked_mean_BD(self.tokens(ids_BT), keep_BT))
+        keep_BT = token_mask(lengths_B, ids_BT.shape[1])
+        logits_BC: Tensor = self.mlp(masked_mean(self.tokens(ids_BT), keep_BT))
         return logits_BC

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
-from mizzen.models.layers import mask_BT, masked_mean_BD
+from mizzen.models.layers import LockedDropout, masked_mean, token_mask
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,16 @@ class Block(nn.Module):
         self.ffn = nn.Sequential(
             nn.Linear(D, config.ffn_multiplier * D), nn.GELU(), nn.Linear(config.ffn_multiplier * D, D)
         )
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = LockedDropout(config.dropout)
 
     def forward(self, x_BTD: Tensor, keep_B11T: Tensor) -> Tensor:
         x_BTD = x_BTD + self.drop(self.attend(self.norm_attention(x_BTD), keep_B11T))
-        x_BTD = x_BTD + self.drop(self.ffn(self.norm_ffn(x_BTD)))
-        return x_BTD
+        return x_BTD + self.drop(self.ffn(self.norm_ffn(x_BTD)))
 
     def attend(self, x_BTD: Tensor, keep_B11T: Tensor) -> Tensor:
         B, T, D = x_BTD.shape
         q_BHTK, k_BHTK, v_BHTK = self.qkv(x_BTD).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, attn_mask=keep_B11T)
+        y_BHTK = scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, attn_mask=keep_B11T)
         out_BTD: Tensor = self.out(y_BHTK.transpose(1, 2).reshape(B, T, D))
         return out_BTD
 
@@ -70,7 +69,7 @@ class TextTransformer(nn.Module):
         D = config.embedding_dim
         self.tokens = nn.Embedding(config.vocab_size, D)
         self.positions = nn.Embedding(config.max_length, D)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = LockedDropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(D)
         self.head = nn.Linear(D, config.num_classes)
@@ -79,10 +78,10 @@ class TextTransformer(nn.Module):
         nn.init.normal_(self.positions.weight, std=0.02)
 
     def forward(self, ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
-        keep_BT = mask_BT(lengths_B, ids_BT.shape[1])
+        keep_BT = token_mask(lengths_B, ids_BT.shape[1])
         x_BTD = self.tokens(ids_BT) + self.positions.weight[: ids_BT.shape[1]]
         x_BTD = self.drop(x_BTD)
         for block in self.blocks:
             x_BTD = block(x_BTD, keep_BT[:, None, None, :])
-        logits_BC: Tensor = self.head(masked_mean_BD(self.norm(x_BTD), keep_BT))
+        logits_BC: Tensor = self.head(masked_mean(self.norm(x_BTD), keep_BT))
         return logits_BC

@@ -52,14 +52,14 @@ def register(
     made = ModelVersion(name=target.name, version=version, uri=uri, run_id=run_id)
     if failed:
         log.info("%s is registered without an alias", uri)
-        raise GateFailure(made, f"{'; '.join(failed)}. {uri} stays registered, without an alias")
+        raise GateError(made, f"{'; '.join(failed)}. {uri} stays registered, without an alias")
     if target.alias is not None:
         alias = target.alias
         patiently(lambda: client.set_registered_model_alias(target.name, alias, str(version)), "move the alias")
     return made.model_copy(update={"alias": target.alias})
 
 
-class GateFailure(UserError):
+class GateError(UserError):
     """GateFailed, with the version that was registered all the same."""
 
     def __init__(self, version: ModelVersion, message: str) -> None:

@@ -17,7 +17,7 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
 
 
 def epoch_batches(lengths: Rows, batch_size: int, seed: int, epoch: int) -> list[Rows]:
-    """Row numbers of every batch of one epoch. Rows of like length meet, so that trimmed batches hold little padding."""
+    """Row numbers of every batch of one epoch. Rows of like length meet: trimmed batches hold little padding."""
     random = np.random.default_rng((seed, epoch))
     order = random.permutation(len(lengths))
     batches: list[Rows] = []

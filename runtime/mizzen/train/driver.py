@@ -158,7 +158,7 @@ def _register(
 ) -> str:
     from mizzen.registry.client import connect
     from mizzen.registry.runs import RunLog, ensure_experiment, ensure_run, run_tags
-    from mizzen.registry.versions import GateFailure, register
+    from mizzen.registry.versions import GateError, register
 
     assert config.training_spec is not None
     started = time.monotonic()
@@ -173,7 +173,7 @@ def _register(
     runlog.flush()
     try:
         version = register(client, config.training_spec.register_, run_folder / FINAL, run_id, tags, metrics)
-    except GateFailure as error:
+    except GateError as error:
         report = TrainingReport(trainer_status=telemetry.status, model_version=error.version)
         telemetry.board.update(training=report)
         runlog.end()

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from mizzen.data.store import DatasetVersion, Part
@@ -94,7 +94,7 @@ class Loop:
             for start in range(0, len(rows), EVALUATION_BATCH):
                 logits_BC, labels_B = self._forward(self.module, part.tensors(), rows[start : start + EVALUATION_BATCH])
                 counts[0] += (logits_BC.argmax(dim=-1) == labels_B).sum()
-                counts[1] += F.cross_entropy(logits_BC.float(), labels_B, reduction="sum")
+                counts[1] += cross_entropy(logits_BC.float(), labels_B, reduction="sum")
         self._sum(counts)
         right, loss = counts.tolist()
         return {"accuracy": right / len(part), "loss": loss / len(part), "majority_rate": _majority(part)}
@@ -141,7 +141,7 @@ class Loop:
         weight = 1.0 if len(rows) else 0.0
         # A rank without rows still takes part: the others wait for its gradients.
         logits_BC, labels_B = self._forward(model, self._tensors, rows if len(rows) else batch[:1])
-        loss = F.cross_entropy(logits_BC.float(), labels_B, reduction="sum") * (weight / len(batch))
+        loss = cross_entropy(logits_BC.float(), labels_B, reduction="sum") * (weight / len(batch))
         (loss * self.world).backward()  # type: ignore[no-untyped-call]  # DDP takes the mean over ranks
         return loss.detach().double()
 

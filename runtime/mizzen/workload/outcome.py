@@ -1,4 +1,4 @@
-"""The frame around every workload: serve progress, run, write the outcome, exit with a code that the Job understands."""
+"""The frame around every workload: serve progress, run, write the outcome, exit with a code that the Job knows."""
 
 from __future__ import annotations
 

@@ -1,0 +1,173 @@
+"""`mizzen search`: the head pod. Starts Ray, runs trials on the workers that come, keeps the best in the Progress."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from mizzen.data.store import local_folder
+from mizzen.errors import UserError
+from mizzen.models import catalog
+from mizzen.search import space
+from mizzen.search.record import SearchRecord
+from mizzen.train.plan import DEFAULT_LEARNING_RATE, TrainPlan
+from mizzen.workload import config as configuration
+from mizzen.workload.progress import ProgressBoard
+from mizzen.workload.ray_head import ray_head, wait_for_workers
+from mizzen.workload.worker import threads
+from mizzen_api import contract
+from mizzen_api.conditions import Reason
+from mizzen_api.searchjob import SearchJobSpec
+from mizzen_api.workload import SearchReport, WorkloadConfig
+
+if TYPE_CHECKING:
+    from mizzen.search.childruns import ChildRuns
+
+log = logging.getLogger(__name__)
+
+RECORD_FILE = "trials.jsonl"
+LOST_ACTOR_RETRIES = 5
+
+
+def run(config: WorkloadConfig, board: ProgressBoard) -> str:
+    """Run what is left of the search. Finished trials of an earlier head count, with their results."""
+    spec, model = config.search_spec, None
+    assert spec is not None
+    assert config.dataset is not None
+    assert config.ray is not None
+    model = config.model.name if config.model else catalog.TASKS[spec.task]
+    space.check(spec, model)
+    run_folder = local_folder(config.run_uri)
+    run_folder.mkdir(parents=True, exist_ok=True)
+    record = SearchRecord(run_folder / RECORD_FILE, spec.objective)
+    telemetry = Telemetry(board, record, spec, model)
+    telemetry.publish()
+    if telemetry.left > 0 and not record.goal_reached:
+        with ray_head(configuration.pod_ip(), board):
+            # Ray waits for workers; meanwhile the libraries load.
+            warm_up = threading.Thread(target=lambda: __import__("ray.tune"), name="import-tune", daemon=True)
+            warm_up.start()
+            wait_for_workers(min(config.ray.workers, spec.parallel_trial_count), 1)
+            warm_up.join()
+            from mizzen.search.childruns import ChildRuns
+
+            runs = ChildRuns(config, _hash(spec))
+            started = time.monotonic()
+            _tune(config, spec, model, telemetry, runs)
+            log.info("%d trials in %.1f s", len(record.trials), time.monotonic() - started)
+            runs.close(record.best)
+    return _conclude(record, spec)
+
+
+class Telemetry:
+    """Counts and the best trial, from the callbacks of Ray Tune to the Progress."""
+
+    def __init__(self, board: ProgressBoard, record: SearchRecord, spec: SearchJobSpec, model: str) -> None:
+        self.board, self.record, self.spec, self.model = board, record, spec, model
+        self.running: set[str] = set()
+
+    @property
+    def left(self) -> int:
+        return self.spec.max_trial_count - len(self.record.trials)
+
+    @property
+    def over(self) -> bool:
+        return self.record.goal_reached or too_many_failed(self.record, self.spec)
+
+    def publish(self) -> None:
+        counts = self.record.counts(len(self.running))
+        for state, count in counts.model_dump().items():
+            self.board.gauge(contract.METRIC_SEARCH_TRIALS, count, state=state)
+        self.board.update(
+            search=SearchReport(
+                trials=counts,
+                current_optimal_trial=self.record.optimal(),
+                model=self.model,
+                progress_percentage=100 * len(self.record.trials) // self.spec.max_trial_count,
+            )
+        )
+
+
+def too_many_failed(record: SearchRecord, spec: SearchJobSpec) -> bool:
+    return len(record.failed) >= max(1, spec.max_failed_trial_count)
+
+
+def _tune(config: WorkloadConfig, spec: SearchJobSpec, model: str, telemetry: Telemetry, runs: ChildRuns) -> None:
+    import tempfile
+
+    from ray import tune
+
+    from mizzen.search.searcher import AskTellSearcher
+    from mizzen.search.trial import TrialTrainable
+    from mizzen.search.tunecallback import RecordCallback, StopWhenOver
+
+    assert config.dataset is not None
+    plan = TrainPlan(
+        model=model,
+        settings={},
+        dataset_uri=config.dataset.uri,
+        dataset_fingerprint=config.dataset.fingerprint,
+        learning_rate=DEFAULT_LEARNING_RATE,
+        epochs=spec.epochs,
+        seed=spec.algorithm.seed,
+        train_fraction=spec.train_fraction,
+        threads=threads(spec.resources_per_trial.cpu),
+    )
+    first = len(telemetry.record.trials)
+    callback = RecordCallback(telemetry, runs, config.name, first)
+    scheduler = None
+    if spec.early_stopping is not None:
+        scheduler = tune.schedulers.ASHAScheduler(
+            time_attr="epoch",
+            max_t=spec.epochs,
+            grace_period=min(spec.early_stopping.grace_period, spec.epochs),
+            reduction_factor=spec.early_stopping.reduction_factor,
+        )
+    with tempfile.TemporaryDirectory() as scratch:  # Ray Tune's own state: pickled, so it never leaves this pod
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(TrialTrainable, plan=asdict(plan)), {"CPU": 1}),
+            tune_config=tune.TuneConfig(
+                metric=spec.objective.metric,
+                mode="max" if spec.objective.type == "maximize" else "min",
+                search_alg=AskTellSearcher(
+                    space.distributions(spec.parameters), spec.objective, spec.algorithm, telemetry.record.trials
+                ),
+                scheduler=scheduler,
+                num_samples=telemetry.left,
+                max_concurrent_trials=spec.parallel_trial_count,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=scratch,
+                verbose=0,
+                stop=StopWhenOver(telemetry),
+                callbacks=[callback],
+                failure_config=tune.FailureConfig(max_failures=LOST_ACTOR_RETRIES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        tuner.fit()
+
+
+def _conclude(record: SearchRecord, spec: SearchJobSpec) -> str:
+    failed, best = record.failed, record.best
+    if too_many_failed(record, spec) or best is None:
+        raise UserError(
+            Reason.TRIALS_FAILED,
+            f"{len(failed)} of {len(record.trials)} trials failed; the last one: "
+            f"{failed[-1].error if failed else 'no trial was measured'}",
+        )
+    metric = spec.objective.metric
+    reached = f" (the goal of {spec.objective.goal:g} is reached)" if record.goal_reached else ""
+    return f"best of {len(record.trials)} trials: {best.name} with {metric} {best.metrics[metric]:.4f}{reached}"
+
+
+def _hash(spec: SearchJobSpec) -> str:
+    return hashlib.sha256(json.dumps(spec.to_wire(), sort_keys=True).encode()).hexdigest()
