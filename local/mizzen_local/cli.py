@@ -35,6 +35,8 @@ def up(  # noqa: PLR0913, PLR0917
     images: Annotated[Path | None, typer.Option(help="YAML file: image name to path, entrypoint and env.")] = None,
     cpus: Annotated[float | None, typer.Option(help="CPUs that the node offers; all of them by default.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory that the node offers, for example 8Gi.")] = None,
+    pod_range: Annotated[str, typer.Option(help="Loopback range of pod addresses; a free one by default.")] = "",
+    service_range: Annotated[str, typer.Option(help="Loopback range of ClusterIPs; a free one by default.")] = "",
     timeout: Annotated[int, typer.Option(help="Seconds to wait for the chart to be ready.")] = 300,
 ) -> None:
     """Start the cluster and install the platform. Doing it twice is fine."""
@@ -52,6 +54,8 @@ def up(  # noqa: PLR0913, PLR0917
         images=images.resolve() if images else None,
         cpus=cpus,
         memory=memory,
+        pod_range=pod_range,
+        service_range=service_range,
         timeout=timeout,
     )
     try:
@@ -88,7 +92,7 @@ def node(
     kubeconfig: Annotated[Path, typer.Option(help="The cluster to join.")],
     name: Annotated[str, typer.Option(help="The node's name.")] = "",
     state_dir: StateDir = None,
-    pod_range: Annotated[str, typer.Option(help="Loopback range of pod addresses.")] = "127.31.0.0/16",
+    pod_range: Annotated[str, typer.Option(help="Loopback range of pod addresses.")] = "127.40.0.0/16",
     proxy: Annotated[bool, typer.Option(help="Answer for ClusterIPs on this machine.")] = False,
 ) -> None:
     """Join a control plane as a node that runs pods as processes, in the foreground."""

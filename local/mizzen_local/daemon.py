@@ -12,6 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
+from mizzen_local import ranges
 from mizzen_local.agent.node import NodeAgent, NodeOptions
 from mizzen_local.api import server
 from mizzen_local.controllers.manager import run_controllers
@@ -28,8 +29,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--port", type=int, default=6443)
     parser.add_argument("--node", default="local")
-    parser.add_argument("--pod-range", default="127.30.0.0/16")
-    parser.add_argument("--service-range", default="127.20.0.0/16")
+    parser.add_argument("--pod-range", default="")
+    parser.add_argument("--service-range", default="")
     parser.add_argument("--images", type=Path)
     parser.add_argument("--cpus", type=float)
     parser.add_argument("--memory")
@@ -37,12 +38,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def node_options(options: argparse.Namespace, state: State, token: str) -> NodeOptions:
+def node_options(options: argparse.Namespace, state: State, pod_range: str, token: str) -> NodeOptions:
     extended = dict(entry.split("=", 1) for entry in options.extended)
     return NodeOptions(
         name=options.node,
         state=state.node,
-        pod_range=options.pod_range,
+        pod_range=pod_range,
         cpus=options.cpus,
         memory_bytes=int(quantity(options.memory)) if options.memory else None,
         images=options.images,
@@ -83,10 +84,11 @@ async def run(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     token = kubelet_token(state)
-    async with server.running(state.root, port=options.port, service_range=options.service_range) as api:
+    claimed = ranges.claim(state.root / "ranges.json", options.service_range, options.pod_range)
+    async with server.running(state.root, port=options.port, service_range=claimed.ranges.services) as api:
         ca = (state.root / "pki" / "ca.crt").read_text()
         async with HttpClient.from_kubeconfig(state.kubeconfig) as http:
-            agent = NodeAgent(http, node_options(options, state, token))
+            agent = NodeAgent(http, node_options(options, state, claimed.ranges.pods, token))
             tasks = [
                 asyncio.create_task(run_controllers(api.client, ca=ca, volumes=state.volumes), name="controllers"),
                 asyncio.create_task(agent.run(), name="node"),

@@ -38,8 +38,8 @@ class UpOptions:
     images: Path | None = None
     cpus: float | None = None
     memory: str | None = None
-    pod_range: str = "127.30.0.0/16"
-    service_range: str = "127.20.0.0/16"
+    pod_range: str = ""  # empty: the first pair of ranges that no other cluster of this machine uses
+    service_range: str = ""
     timeout: int = 300
 
 
@@ -71,11 +71,10 @@ async def _definitions(state: State, path: Path) -> None:
 def daemon_command(state: State, options: UpOptions) -> list[str]:
     command = [sys.executable, "-m", "mizzen_local.daemon", "--state", str(state.root)]
     command += ["--port", str(options.port), "--node", options.node]
-    command += ["--pod-range", options.pod_range, "--service-range", options.service_range]
-    for name in ("images", "cpus", "memory"):
+    for name in ("images", "cpus", "memory", "pod_range", "service_range"):
         value = getattr(options, name)
-        if value is not None:
-            command += [f"--{name}", str(value)]
+        if value:
+            command += [f"--{name.replace('_', '-')}", str(value)]
     return command
 
 

@@ -12,6 +12,7 @@ import pytest
 from mizzen_local.agent.sandbox import boot_id, start_time, write_json
 from mizzen_local.chart import ChartError, find_chart, merged, parse_values
 from mizzen_local.daemon import explain
+from mizzen_local.ranges import Ranges, claim
 from mizzen_local.state import StartError, State, default_state
 
 
@@ -71,3 +72,19 @@ def test_the_repositorys_chart_is_found_and_a_wrong_one_named(tmp_path: Path) ->
     assert (find_chart() / "Chart.yaml").exists()
     with pytest.raises(ChartError, match="no Helm chart"):
         find_chart(tmp_path)
+
+
+def test_clusters_on_one_machine_keep_apart_and_keep_their_addresses(tmp_path: Path) -> None:
+    first = claim(tmp_path / "a.json")
+    second = claim(tmp_path / "b.json")
+    try:
+        assert first.ranges.pods != second.ranges.pods and first.ranges.services != second.ranges.services
+    finally:
+        second.release()
+    again = claim(tmp_path / "b.json")
+    again.release()
+    first.release()
+    assert again.ranges == second.ranges
+    chosen = claim(tmp_path / "a.json", pods="127.99.0.0/16")
+    chosen.release()
+    assert chosen.ranges == Ranges(first.ranges.services, "127.99.0.0/16")
