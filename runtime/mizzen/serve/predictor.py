@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,8 +44,7 @@ def load_predictor(model_uri: str) -> Predictor:
     import torch
 
     torch.set_num_threads(1)  # pods are scaled, not threads; and one request must not slow down another
-    if not model_uri.startswith("models:/"):
-        return TrainedPredictor(Path(model_uri.removeprefix("file://")))
-    from mizzen import registry
+    from mizzen.registry.versions import download
 
-    return TrainedPredictor(registry.download(model_uri))
+    # In a pod this is its own /tmp: a restarted container finds the version there.
+    return TrainedPredictor(download(model_uri, cache=Path(tempfile.gettempdir()) / "mizzen-models"))
