@@ -32,7 +32,9 @@ def _kind(crd: Schema) -> str:
         out += "".join(_row(*field) for field in fields(schema["properties"][part]))
     rules = list(_rules(schema))
     if rules:
-        out += f"\n### {names['kind']} rules\n\n" + "".join(f"- `{path or 'metadata.name'}`: {said}\n" for path, said in rules)
+        out += f"\n### {names['kind']} rules\n\n" + "".join(
+            f"- `{path or 'metadata.name'}`: {said}\n" for path, said in rules
+        )
     return out
 
 
