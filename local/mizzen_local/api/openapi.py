@@ -242,7 +242,9 @@ def _operations(info: ResourceInfo, prefix: str, v3: bool, verbs: dict[str, str]
         }
         if action in ("post", "put", "patch", "delete"):
             name = {"patch": _PATCH, "delete": _DELETE_OPTIONS}.get(action, info.definition)
-            media = _PATCH_MEDIA if action == "patch" else ("application/json",)
+            # custom resources have no merge keys: clients must not be told that strategic patches work
+            patches = _PATCH_MEDIA[:3] if info.crd is not None else _PATCH_MEDIA
+            media = patches if action == "patch" else ("application/json",)
             if v3:
                 content = {item: {"schema": {"$ref": prefix + name}} for item in media}
                 operation["requestBody"] = {"content": content, "required": action != "delete"}
