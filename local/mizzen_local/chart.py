@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,15 @@ from mizzen_local.http_client import HttpClient
 from mizzen_local.resources import CRDS
 
 RELEASE, NAMESPACE = "mizzen", "mizzen-system"
+
+
+def laptop_values() -> dict[str, Any]:
+    """What differs from the chart's defaults here; what the user sets wins over it."""
+    return {
+        # Browsers on this machine reach MLflow by its ClusterIP, which is a loopback address.
+        "mlflow": {"allowedHosts": ["127.*"]},
+        "gateway": {"port": 80 if os.geteuid() == 0 else 8080},
+    }
 
 
 class ChartError(Exception):

@@ -55,7 +55,7 @@ def up(options: UpOptions, progress: Progress) -> None:
             step.note(_server(state))
     if options.with_chart:
         path = chart.find_chart(options.chart)
-        values = chart.parse_values(options.value_files, options.settings)
+        values = chart.merged(chart.laptop_values(), chart.parse_values(options.value_files, options.settings))
         with progress.step("chart mizzen in namespace mizzen-system") as step:
             asyncio.run(_definitions(state, path))
             what, revision = chart.install(state.kubeconfig, path, values, timeout=options.timeout)
