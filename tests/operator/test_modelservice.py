@@ -139,6 +139,37 @@ def test_a_canary_that_cannot_load_takes_no_traffic():
     assert [v.traffic_percent for v in plan.status.variants] == [100, 0]
 
 
+def test_a_new_version_that_cannot_load_leaves_the_old_one_in_service():
+    svc = service()
+    observed = serving(svc, {"predictor": 3})
+    new = replace(observed.pods[0], name="new", ready=False, model_uri="models:/tweets/7", exit_code=1,
+                  termination=failed(Reason.MODEL_UNLOADABLE, "no weights"))  # fmt: skip
+    moved = replace(observed, models={CHAMPION: Found("models:/tweets/7")}, pods=(*observed.pods, new))
+    plan = decide(svc, moved)
+    assert said(plan, READY)[0] == "True"
+    assert said(plan, PROGRESSING)[:2] == ("True", "ModelUnloadable")
+    assert said(plan, PROGRESSING)[2].endswith("no weights; predictor goes on with models:/tweets/3")
+    assert plan.status.variants[0].model_uri == "models:/tweets/3"
+
+
+@pytest.mark.parametrize(("restarts", "reason"), [(1, "Deploying"), (2, "ModelUnloadable")])
+def test_a_pod_that_was_killed_once_is_not_called_unloadable(restarts, reason):
+    svc = service()
+    observed = serving(svc, {"predictor": 3}, {"predictor": 0})
+    killed = crashed(observed, "predictor", exit_code=137, termination="", restarts=restarts)
+    assert said(decide(svc, killed), READY)[:2] == ("False", reason)
+
+
+def test_every_variant_with_a_problem_is_named():
+    svc = service(canary=[canary()])
+    observed = crashed(serving(svc, {"predictor": 3}, {"predictor": 0}), "predictor")
+    plan = decide(svc, replace(observed, models={**observed.models, CANDIDATE: Missing("no candidate")}))
+    status, reason, message = said(plan, READY)
+    assert (status, reason) == ("False", "ModelUnloadable")
+    assert "no weights" in message
+    assert "candidate waits: no candidate" in message
+
+
 def test_a_broken_predictor_leaves_the_canary_its_share_and_no_more():
     svc = service(canary=[canary()])
     plan = decide(svc, serving(svc, {"predictor": 3, "candidate": 4}, {"predictor": 0}))

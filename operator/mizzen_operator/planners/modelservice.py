@@ -114,58 +114,56 @@ def _observe(
 
 
 def _weights(variants: list[Variant]) -> dict[str, int]:
-    """A canary without a ready pod takes no traffic while the predictor can: its share goes to the predictor."""
-    predictor = variants[0]
-    weights = {v.name: v.percent if v.ready or not predictor.ready else 0 for v in variants[1:]}
-    return {predictor.name: 100 - sum(weights.values()), **weights}
+    """A canary without a ready pod takes no traffic: its share goes to the predictor."""
+    weights = {v.name: v.percent if v.ready else 0 for v in variants[1:]}
+    return {PREDICTOR: 100 - sum(weights.values()), **weights}
 
 
 # Conditions: the first rule that has something to say wins.
 
 
 def _ready(service: ModelService, observed: Observed, variants: list[Variant]) -> tuple[Truth, Reason, str]:
+    """Every variant has a ready pod and the gateway leads to them. The reason is the first variant's with a problem."""
     rules = (_unresolved, _unloadable, _unavailable)
-    said = next((said for said in (rule(variants) for rule in rules) if said is not None), None)
-    said = said or _gateway(observed)
-    if said is not None:
-        return "False", *said
+    found = [next(filter(None, (rule(v) for rule in rules))) for v in variants if v.ready == 0]
+    if found:
+        spared = any(v.ready == 0 for v in variants[1:]) and variants[0].ready
+        note = "; it takes no traffic meanwhile, the predictor gets its share" if spared else ""
+        return "False", found[0][0], "; ".join(message for _, message in found) + note
+    closed = _gateway(observed)
+    if closed is not None:
+        return "False", *closed
     away = [v.answer.message for v in variants if isinstance(v.answer, Missing | Unreachable)]
     url = _url(service, observed)
     where = f"Answers at {url}" if url else "Answers through its Services"
     return "True", Reason.AVAILABLE, where + (f"; versions stay as they are: {away[0]}" if away else "")
 
 
-def _unresolved(variants: list[Variant]) -> tuple[Reason, str] | None:
+def _unresolved(variant: Variant) -> tuple[Reason, str] | None:
     """A variant that never had a version has nothing to run."""
-    for variant in variants:
-        if variant.model_uri is None and not isinstance(variant.answer, Found):
-            missing = isinstance(variant.answer, Missing)
-            reason = Reason.MODEL_NOT_FOUND if missing else Reason.REGISTRY_UNREACHABLE
-            return reason, f"{variant.name} waits: {variant.answer.message}{_traffic_note(variant, variants)}"
+    if variant.model_uri is not None or isinstance(variant.answer, Found):
+        return None
+    missing = isinstance(variant.answer, Missing)
+    reason = Reason.MODEL_NOT_FOUND if missing else Reason.REGISTRY_UNREACHABLE
+    return reason, f"{variant.name} waits: {variant.answer.message}"
+
+
+def _unloadable(variant: Variant) -> tuple[Reason, str] | None:
+    """Pods that end instead of becoming ready, and what they said. One that was merely killed comes back."""
+    for pod in variant.pods:
+        if pod.ready or pod.model_uri != variant.model_uri or pod.exit_code in {None, 0}:
+            continue
+        told = pod.progress is not None and pod.progress.reason is Reason.MODEL_UNLOADABLE
+        if told or pod.restarts > 1:
+            return Reason.MODEL_UNLOADABLE, f"{variant.name} cannot serve {variant.model_uri}: {last_words(pod)}"
     return None
 
 
-def _unloadable(variants: list[Variant]) -> tuple[Reason, str] | None:
-    """Pods that ended instead of becoming ready, and what they said."""
-    for variant in variants:
-        crashed = [p for p in variant.pods if not p.ready and p.model_uri == variant.model_uri]
-        crashed = [p for p in crashed if p.exit_code not in {None, 0}]
-        if crashed:
-            old = f"; {variant.serving_uri} is served on" if variant.ready else _traffic_note(variant, variants)
-            words = last_words(crashed[-1])
-            return Reason.MODEL_UNLOADABLE, f"{variant.name} cannot serve {variant.model_uri}: {words}{old}"
-    return None
-
-
-def _unavailable(variants: list[Variant]) -> tuple[Reason, str] | None:
-    for variant in variants:
-        if variant.ready == 0:
-            why = stuck(variant.pods)
-            note = _traffic_note(variant, variants)
-            if why:
-                return Reason.REPLICAS_UNAVAILABLE, f"{variant.name} has no ready pod: {why}{note}"
-            return Reason.DEPLOYING, f"{variant.name} starts with {variant.model_uri}{note}"
-    return None
+def _unavailable(variant: Variant) -> tuple[Reason, str]:
+    why = stuck(variant.pods)
+    if why:
+        return Reason.REPLICAS_UNAVAILABLE, f"{variant.name} has no ready pod: {why}"
+    return Reason.DEPLOYING, f"{variant.name} starts with {variant.model_uri}"
 
 
 def _gateway(observed: Observed) -> tuple[Reason, str] | None:
@@ -179,16 +177,14 @@ def _gateway(observed: Observed) -> tuple[Reason, str] | None:
     return None
 
 
-def _traffic_note(variant: Variant, variants: list[Variant]) -> str:
-    if variant.name == PREDICTOR or not variants[0].ready:
-        return ""
-    return "; it takes no traffic meanwhile, the predictor gets its share"
-
-
 def _progressing(variants: list[Variant]) -> tuple[Truth, Reason, str]:
-    moving = [v.name for v in variants if v.model_uri is not None and not v.rolled_out]
+    moving = [v for v in variants if v.model_uri is not None and not v.rolled_out]
+    broken = next((said for said in map(_unloadable, moving) if said is not None), None)
+    if broken is not None:
+        old = [f"{v.name} goes on with {v.serving_uri}" for v in moving if v.ready]
+        return "True", broken[0], "; ".join([broken[1], *old])
     if moving:
-        return "True", Reason.DEPLOYING, f"Rolling out: {', '.join(moving)}"
+        return "True", Reason.DEPLOYING, f"Rolling out: {', '.join(v.name for v in moving)}"
     return "False", Reason.AVAILABLE, "Nothing is being rolled out"
 
 
