@@ -16,8 +16,29 @@ from mizzen_local.api.status import Cause, invalid_value, shown
 from mizzen_local.client import Object
 
 _RESERVED = frozenset(
-    "true false null in as break const continue else for function if import let loop package namespace return var"
-    " void while".split()
+    [
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ]
 )
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -61,7 +82,7 @@ def check(node: Node, value: Any, old: Any, path: str, causes: list[Cause]) -> N
             check(node.items, item, earlier, f"{path}[{index}]", causes)
 
 
-def _evaluate(rule: Object, now: Any, before: Any, value: Any, path: str) -> Cause | None:
+def _evaluate(rule: Object, now: Any, before: Any, value: Any, path: str) -> Cause | None:  # noqa: PLR0911
     expression = rule["rule"]
     transition = "oldSelf" in expression
     if transition and before is None and not rule.get("optionalOldSelf"):
@@ -105,7 +126,7 @@ def _message(rule: Object, now: Any, before: Any) -> str:
 def _context(variables: dict[str, Any]) -> Any:
     context = engine.Context(variables=variables)
     add_stdlib_to_context(context)
-    context.add_function("sum", lambda items: sum(items))
+    context.add_function("sum", sum)
     context.add_function("isSorted", lambda items: list(items) == sorted(items))
     context.add_function("isURL", lambda text: re.match(r"[A-Za-z][A-Za-z0-9+.-]*://\S+|/\S*$", text) is not None)
     context.add_function("find", lambda text, pattern: found[0] if (found := re.search(pattern, text)) else "")

@@ -16,6 +16,7 @@ _IMMUTABLE = "field is immutable"
 
 
 def metadata(info: ResourceInfo, obj: Object, causes: list[Cause]) -> None:
+    """Names, labels, annotations and owners, which every object has."""
     meta = obj["metadata"]
     name = meta.get("name", "")
     if info.group == _RBAC:
@@ -37,6 +38,10 @@ def metadata(info: ResourceInfo, obj: Object, causes: list[Cause]) -> None:
     if sum(len(k) + len(v) for k, v in (meta.get("annotations") or {}).items()) > 256 * 1024:
         message = "Too long: may not be more than 262144 bytes"
         causes.append(Cause("metadata.annotations", "FieldValueTooLong", message))
+    _owners(meta, causes)
+
+
+def _owners(meta: Object, causes: list[Cause]) -> None:
     for index, owner in enumerate(meta.get("ownerReferences") or []):
         for field in ("apiVersion", "kind", "name", "uid"):
             if not owner.get(field):
@@ -178,7 +183,7 @@ def _job(obj: Object, old: Object | None, causes: list[Cause]) -> None:
         return
     mutable = _only_scheduling_may_change(old)
     for field in ("completions", "selector", "template", "completionMode", "podFailurePolicy"):
-        if field == "template" and mutable or (field == "completions" and spec.get("completionMode") == "Indexed"):
+        if (field == "template" and mutable) or (field == "completions" and spec.get("completionMode") == "Indexed"):
             continue
         if old["spec"].get(field) != spec.get(field):
             causes.append(invalid_value(f"spec.{field}", spec.get(field), _IMMUTABLE))

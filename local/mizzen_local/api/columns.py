@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
+from mizzen_local.api.jsonpath import find
 from mizzen_local.api.registry import ResourceInfo
 from mizzen_local.client import Object
 from mizzen_local.objects import is_true, parse_time
@@ -47,7 +46,7 @@ def age(text: str | None, now: datetime | None = None) -> str:
     return span(seconds)
 
 
-def span(seconds: int) -> str:
+def span(seconds: int) -> str:  # noqa: PLR0911
     if seconds < 0:
         return "0s"
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
@@ -233,6 +232,10 @@ def _event_object(event: Object) -> str:
     return f"{str(involved.get('kind', '')).lower()}/{involved.get('name', '')}"
 
 
+def _last_seen(event: Object) -> str:
+    return age(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp"))
+
+
 def _endpoints(obj: Object) -> str:
     found = [
         f"{address['ip']}:{port['port']}"
@@ -335,9 +338,10 @@ BUILTIN: dict[str, tuple[Column, ...]] = {
         _col("Container-Runtime", "status.nodeInfo.containerRuntimeVersion", "<unknown>", priority=1),
     ),
     "/events": (
-        Column("Last Seen", lambda o: age(o.get("lastTimestamp") or o.get("eventTime") or o["metadata"].get("creationTimestamp"))),
+        Column("Last Seen", _last_seen),
         _col("Type", "type", ""), _col("Reason", "reason", ""), Column("Object", _event_object),
-        _col("Subobject", "involvedObject.fieldPath", "", priority=1), _col("Source", "source.component", "", priority=1),
+        _col("Subobject", "involvedObject.fieldPath", "", priority=1),
+        _col("Source", "source.component", "", priority=1),
         Column("Message", lambda obj: str(obj.get("message", "")).strip()),
         Column("First Seen", lambda o: age(o.get("firstTimestamp") or o.get("eventTime")), priority=1),
         Column("Count", lambda obj: obj.get("count", 1), "integer", 1),
@@ -416,7 +420,7 @@ def _printer_column(item: Object) -> Column:
     path = item["jsonPath"]
 
     def read(obj: Object) -> Any:
-        found = json_path(path)(obj)
+        found = find(path)(obj)
         if not found:
             return None
         value = found[0]
@@ -432,53 +436,3 @@ def _printer_column(item: Object) -> Column:
         item["name"], read, "string" if kind == "date" else kind, item.get("priority", 0),
         item.get("format", ""), item.get("description", ""),
     )  # fmt: skip
-
-
-_STEP = re.compile(
-    r"""\.(?P<name>(?:\\.|[^.\[\]\\])+)
-      | \[\?\(\s*@\.(?P<field>[^=!<>\s]+)\s*(?P<op>==|!=)\s*(?P<quote>["'])(?P<text>.*?)(?P=quote)\s*\)\]
-      | \[(?P<index>-?\d+)\]
-      | \[['"](?P<key>[^'"]+)['"]\]
-      | (?P<all>\[\*\])""",
-    re.VERBOSE,
-)
-
-
-@lru_cache(maxsize=512)
-def json_path(path: str) -> Callable[[Any], list[Any]]:
-    """Kubernetes' JSONPath as far as printer columns use it: fields, indexes, `[*]` and equality filters."""
-    steps: list[re.Match[str]] = []
-    text = path if path.startswith((".", "[")) else f".{path}"
-    position = 0
-    while position < len(text):
-        match = _STEP.match(text, position)
-        if match is None:
-            return lambda _: []
-        steps.append(match)
-        position = match.end()
-
-    def find(obj: Any) -> list[Any]:
-        values = [obj]
-        for step in steps:
-            values = [after for value in values for after in _step(step, value)]
-        return values
-
-    return find
-
-
-def _step(step: re.Match[str], value: Any) -> list[Any]:
-    name = step["name"] or step["key"]
-    if name is not None:
-        name = name.replace("\\", "")
-        found = value.get(name) if isinstance(value, dict) else None
-        return [] if found is None else [found]
-    if step["field"] is not None:
-        matches = [
-            item for item in (value if isinstance(value, list) else [])
-            if isinstance(item, dict) and (str(_at(item, step["field"], "")) == step["text"]) is (step["op"] == "==")
-        ]  # fmt: skip
-        return matches
-    if step["all"] is not None:
-        return list(value.values()) if isinstance(value, dict) else list(value) if isinstance(value, list) else []
-    index = int(step["index"])
-    return [value[index]] if isinstance(value, list) and -len(value) <= index < len(value) else []

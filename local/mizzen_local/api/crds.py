@@ -43,7 +43,7 @@ def _problems(crd: Object, old: Object | None) -> list[Cause]:
     names, causes = spec.get("names", {}), []
     wanted = f"{names.get('plural')}.{spec.get('group')}"
     if name != wanted:
-        causes.append(invalid_value("metadata.name", name, f'must be spec.names.plural+"."+spec.group'))
+        causes.append(invalid_value("metadata.name", name, 'must be spec.names.plural+"."+spec.group'))
     if spec.get("scope") not in ("Namespaced", "Cluster"):
         causes.append(invalid_value("spec.scope", spec.get("scope", ""), "must be Namespaced or Cluster"))
     versions = spec.get("versions") or []

@@ -89,7 +89,6 @@ def _volume(volume: Object) -> None:
 
 def _template(spec: Object) -> None:
     template = spec.setdefault("template", {})
-    template.setdefault("metadata", {})
     pod_spec(template.setdefault("spec", {}))
 
 
@@ -160,7 +159,6 @@ def _cron_job(obj: Object) -> None:
     _fill(spec, {"concurrencyPolicy": "Allow", "suspend": False})
     _fill(spec, {"successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1})
     template = spec.setdefault("jobTemplate", {})
-    template.setdefault("metadata", {})
     _template(template.setdefault("spec", {}))
 
 

@@ -36,7 +36,7 @@ def name_of(group: str, version: str, kind: str) -> str:
     """The definition's name of a built-in kind, such as `io.k8s.api.apps.v1.Deployment`."""
     if group == "apiextensions.k8s.io":
         return f"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}"
-    return f"io.k8s.api.{group.split('.')[0] or 'core'}.{version}.{kind}"
+    return f"io.k8s.api.{group.split('.', maxsplit=1)[0] or 'core'}.{version}.{kind}"
 
 
 def _plain(schema: Any) -> Any:

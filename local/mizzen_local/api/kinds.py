@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mizzen_local.api import crds, status
-from mizzen_local.client import Object
+from mizzen_local.client import ApiError, Object
 
 if TYPE_CHECKING:
     from mizzen_local.api.machinery import Machinery
@@ -105,6 +105,7 @@ def _service(machinery: Machinery, service: Object, old: Object | None) -> None:
 
 
 def _job(_: Machinery, job: Object, old: Object | None) -> None:
+    _template_metadata(job)
     spec, uid = job["spec"], job["metadata"]["uid"]
     if old is not None:
         spec.setdefault("selector", old["spec"].get("selector"))
@@ -119,7 +120,7 @@ def _job(_: Machinery, job: Object, old: Object | None) -> None:
     spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
 
 
-def _secret(_: Machinery, secret: Object, old: Object | None) -> None:
+def _secret(_: Machinery, secret: Object, __: Object | None) -> None:
     plain = secret.pop("stringData", None)
     if plain:
         encoded = {key: base64.b64encode(str(value).encode()).decode() for key, value in plain.items()}
@@ -151,11 +152,18 @@ def _volume(_: Machinery, volume: Object, old: Object | None) -> None:
 
 
 def _workload(_: Machinery, obj: Object, old: Object | None) -> None:
+    _template_metadata(obj)
     if old is None:
         obj["status"] = {}
 
 
+def _template_metadata(obj: Object) -> None:
+    """A template always has metadata; nobody owns it, or the owner's next apply would take its labels along."""
+    obj["spec"]["template"].setdefault("metadata", {})
+
+
 def _replica_set(_: Machinery, obj: Object, old: Object | None) -> None:
+    _template_metadata(obj)
     if old is None:
         obj["status"] = {"replicas": 0}
 
@@ -171,6 +179,7 @@ HOOKS: dict[str, Hook] = {
     "apps/deployments": _workload,
     "apps/replicasets": _replica_set,
     "apps/statefulsets": _replica_set,
+    "apps/daemonsets": _workload,
     "apiextensions.k8s.io/customresourcedefinitions": crds.prepare,
 }
 
@@ -195,4 +204,4 @@ class Addresses:
             self._next = self._next + 1 if self._next + 2 < size else 10
             if candidate not in used:
                 return candidate
-        raise status.ApiError(500, "InternalError", "failed to allocate a serviceIP: range is full")
+        raise ApiError(500, "InternalError", "failed to allocate a serviceIP: range is full")

@@ -7,13 +7,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from mizzen_local.api import apply, cel, checks, crds, defaults, kinds, names, patch, schema, status, validation
+from mizzen_local.api import (
+    apply,
+    carryover,
+    cel,
+    checks,
+    crds,
+    defaults,
+    kinds,
+    names,
+    patch,
+    schema,
+    status,
+    validation,
+)
 from mizzen_local.api.apply import Writer
 from mizzen_local.api.registry import Registry, ResourceInfo
 from mizzen_local.api.store import Entry, Store
 from mizzen_local.client import ApiError, Object
-
-_SERVER_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 
 
 @dataclass
@@ -70,7 +81,7 @@ class Machinery:
                 raise status.invalid(info.kind, info.group, "", [cause])
             meta["name"] = meta["generateName"][:58] + names.suffix()
         name = meta["name"]
-        for key in _SERVER_METADATA:
+        for key in carryover.SERVER_METADATA:
             meta.pop(key, None)
         if info.namespaced:
             meta["namespace"] = namespace
@@ -155,7 +166,7 @@ class Machinery:
         config = self._decode(info, namespace, name, body, options)
         meta = config["metadata"]
         expected = meta.pop("resourceVersion", None)
-        for key in _SERVER_METADATA:
+        for key in carryover.SERVER_METADATA:
             meta.pop(key, None)
         if info.has_status and not subresource and found is not None:
             config.pop("status", None)
@@ -192,63 +203,37 @@ class Machinery:
         subresource: str = "",
     ) -> Entry:
         """Store `obj` over the entry; an apply brings its own managed fields and passes no writer."""
-        old = found.obj
-        old_meta, meta = old["metadata"], obj["metadata"]
-        name = old_meta["name"]
         subresource = writer.subresource if writer else subresource
-        version, uid = meta.get("resourceVersion"), meta.get("uid")
-        if version and version not in (old_meta["resourceVersion"], "0"):
-            raise status.conflict(info.plural, info.group, name)
-        if uid and uid != old_meta["uid"]:
-            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old_meta['uid']}"
-            raise status.conflict(info.plural, info.group, name, why)
+        carryover.check_preconditions(info, found.obj, obj["metadata"])
         if subresource == "status":
-            wanted = obj.get("status")
-            managed = meta.get("managedFields")
-            obj = {**old, "apiVersion": obj["apiVersion"], "metadata": dict(old_meta)}
-            obj.pop("status", None)
-            if wanted is not None:
-                obj["status"] = wanted
-            meta = obj["metadata"]
-            if managed is not None:
-                meta["managedFields"] = managed
+            obj = carryover.with_status(found.obj, obj)
         else:
-            self._reset_status(info, obj, old)
-        for key in ("name", "namespace", "resourceVersion", *_SERVER_METADATA):
-            if key in old_meta:
-                meta[key] = old_meta[key]
-            else:
-                meta.pop(key, None)
-        if "deletionTimestamp" in old_meta:
-            added = set(meta.get("finalizers") or []) - set(old_meta.get("finalizers") or [])
-            if added:
-                detail = f"no new finalizers can be added if the object is being deleted, found new finalizers {sorted(added)}"
-                raise status.invalid(
-                    info.kind, info.group, name, [status.forbidden_field("metadata.finalizers", detail)]
-                )
-        if not meta.get("finalizers"):
-            meta.pop("finalizers", None)
-        if subresource != "status":
+            self._reset_status(info, obj, found.obj)
+        carryover.keep_identity(info, found.obj["metadata"], obj["metadata"])
+        if subresource == "status":
+            if info.crd is not None:
+                self._validate_custom(info, obj, found.obj)
+        else:
             self._default(info, obj)
-            self._admit(info, obj, old)
-            if info.generation and _content(info, obj) != _content(info, old):
-                meta["generation"] = old_meta.get("generation", 0) + 1
-        elif info.crd is not None:
-            self._validate_custom(info, obj, old)
+            self._admit(info, obj, found.obj)
+            if info.generation and carryover.content(info, obj) != carryover.content(info, found.obj):
+                obj["metadata"]["generation"] = found.obj["metadata"].get("generation", 0) + 1
         if writer is not None:
-            if meta.get("managedFields") == [] and old_meta.get("managedFields"):
-                old = {**old, "metadata": {**old_meta, "managedFields": []}}  # a client may reset the bookkeeping
-            elif "managedFields" in meta and meta["managedFields"] != old_meta.get("managedFields"):
-                old = {**old, "metadata": {**old_meta, "managedFields": meta["managedFields"]}}
-            apply.track(info.schema, old, obj, writer, now_text())
+            apply.track(info.schema, carryover.managed_as_given(found.obj, obj), obj, writer, now_text())
+        return self._commit_over(info, namespace, found, obj, options)
+
+    def _commit_over(
+        self, info: ResourceInfo, namespace: str, found: Entry, obj: Object, options: WriteOptions
+    ) -> Entry:
+        """Commit unless nothing changed; a deleted object whose last finalizer went is removed instead."""
+        meta = obj["metadata"]
         if obj == {**found.obj, "apiVersion": obj["apiVersion"]}:
             return self.served(info, found)
-        if "deletionTimestamp" in meta and not meta.get("finalizers") and not self._waits(info, obj):
-            if options.dry_run:
-                return Entry(obj, found.rv)
-            self._commit(info, namespace, name, obj, options)
-            return self.removed(info, namespace, name)
-        return self._commit(info, namespace, name, obj, options)
+        entry = self._commit(info, namespace, meta["name"], obj, options)
+        released = "deletionTimestamp" in meta and not meta.get("finalizers") and not self._waits(info, obj)
+        if released and not options.dry_run:
+            return self.removed(info, namespace, meta["name"])
+        return entry
 
     @staticmethod
     def _waits(info: ResourceInfo, obj: Object) -> bool:
@@ -398,9 +383,3 @@ class Machinery:
                 "field": "metadata.namespace",
             }
             raise ApiError(error.code, error.reason, error.message, {**(error.details or {}), "causes": [cause]})
-
-
-def _content(info: ResourceInfo, obj: Object) -> Object:
-    """What a generation counts: everything but metadata, and the status where that is a subresource."""
-    hidden = {"metadata", "apiVersion", "kind", *(("status",) if info.has_status else ())}
-    return {key: value for key, value in obj.items() if key not in hidden}

@@ -150,7 +150,7 @@ def _schemas(infos: list[ResourceInfo], prefix: str, v3: bool) -> Object:
     return found
 
 
-def _referring(schema: Any, prefix: str, v3: bool, references: set[str]) -> Any:
+def _referring(schema: Any, prefix: str, v3: bool, references: set[str]) -> Any:  # noqa: PLR0911
     """The schema with references into this document; v3 allows text beside a reference only through allOf."""
     if isinstance(schema, list):
         return [_referring(item, prefix, v3, references) for item in schema]

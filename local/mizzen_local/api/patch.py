@@ -114,28 +114,25 @@ def strategic_patch(node: Node, value: Any, patch: Any) -> Any:
     if retain is not None:
         out = {name: item for name, item in out.items() if name in retain}
     for name, item in patch.items():
-        if name.startswith("$"):
-            if name.startswith("$deleteFromPrimitiveList/"):
-                field = name.split("/", 1)[1]
-                out[field] = [entry for entry in out.get(field) or [] if entry not in item]
-            continue
-        if item is None:
-            out.pop(name, None)
-            continue
-        below = node.field(name) or UNTYPED
-        if isinstance(item, list):
-            order = patch.get(f"$setElementOrder/{name}")
-            out[name] = _strategic_list(below, out.get(name) or [], item, order)
-        elif isinstance(item, dict) and (name in out or any(key.startswith("$") for key in item)):
-            out[name] = strategic_patch(below, out.get(name), item)
-        else:
-            out[name] = strategic_patch(below, {}, item) if isinstance(item, dict) else item
-    for name, order in patch.items():
-        if name.startswith("$setElementOrder/"):
+        if name.startswith("$deleteFromPrimitiveList/"):
             field = name.split("/", 1)[1]
-            if field in out and field not in patch:
-                out[field] = _ordered(node.field(field) or UNTYPED, out[field], order)
+            out[field] = [entry for entry in out.get(field) or [] if entry not in item]
+        elif item is None:
+            out.pop(name, None)
+        elif not name.startswith("$"):
+            order = patch.get(f"$setElementOrder/{name}")
+            out[name] = _strategic_field(node.field(name) or UNTYPED, out.get(name), item, order)
+    for name, order in patch.items():
+        field = name.split("/", 1)[1] if name.startswith("$setElementOrder/") else ""
+        if field in out and field not in patch:
+            out[field] = _ordered(node.field(field) or UNTYPED, out[field], order)
     return out
+
+
+def _strategic_field(node: Node, value: Any, patch: Any, order: list[Any] | None) -> Any:
+    if isinstance(patch, list):
+        return _strategic_list(node, value or [], patch, order)
+    return strategic_patch(node, value, patch) if isinstance(patch, dict) else patch
 
 
 def _strategic_list(node: Node, items: list[Any], patch: list[Any], order: list[Any] | None) -> list[Any]:

@@ -135,14 +135,14 @@ def _message(name: str, node: Node, data: bytes) -> dict[str, Any]:
         elif below.is_map and below.type == "object":
             entry = {number: (kind, value) for number, kind, value in _fields(raw)}
             key = entry.get(1, (2, b""))[1].decode()
-            kind, value = entry.get(2, (2, b""))
+            value = entry.get(2, (2, b""))[1]
             if below.values.type == "array":  # a list as a map's value is a message of its own
                 found = [item for _, w, v in _fields(value) for item in _items(below.values.items, w, v)]
                 out.setdefault(field.name, {})[key] = found
             else:
-                out.setdefault(field.name, {})[key] = _value(below.values, kind, value)
+                out.setdefault(field.name, {})[key] = _value(below.values, value)
         else:
-            value = _value(below, wire, raw)
+            value = _value(below, raw)
             if value not in (None, "", 0, False, {}) or (field.keep and value is not None):
                 out[field.name] = value
     return out
@@ -155,14 +155,14 @@ def _items(node: Node, wire: int, raw: Any) -> list[Any]:
             number, at = _varint(raw, at)
             found.append(_signed(number))
         return found
-    return [_value(node, wire, raw)]
+    return [_value(node, raw)]
 
 
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def _value(node: Node, wire: int, raw: Any) -> Any:  # noqa: PLR0911
+def _value(node: Node, raw: Any) -> Any:  # noqa: PLR0911
     if node.type == "boolean":
         return bool(raw)
     if node.type == "integer":

@@ -102,7 +102,7 @@ class Authorizer:
         held = self.rules(user, namespace)
         missing = [rule for rule in wanted if not _covered(rule, held)]
         if missing:
-            listed = "\n".join(str({key: value for key, value in rule.items()}) for rule in missing)
+            listed = "\n".join(str(rule) for rule in missing)
             groups = " ".join(f'"{group}"' for group in user.groups)
             why = (
                 f'user "{user.name}" (groups=[{groups}]) is attempting to grant RBAC permissions not currently'

@@ -1,4 +1,4 @@
-"""Deletion: preconditions, finalizers, propagation, the grace of pods, and what stays until a controller has cleaned."""
+"""Deletion: preconditions, finalizers, propagation, the grace of pods, and evictions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mizzen_local.api import crds, status
 from mizzen_local.api.machinery import Machinery, WriteOptions, now_text
 from mizzen_local.api.registry import ResourceInfo
 from mizzen_local.api.store import Entry
-from mizzen_local.client import Object
+from mizzen_local.client import ApiError, Object
 
 _RETURNS_OBJECT = frozenset({"/pods", "/services", "/persistentvolumeclaims", "/persistentvolumes", "/serviceaccounts"})
 
@@ -164,7 +164,7 @@ def evict(machinery: Machinery, info: ResourceInfo, namespace: str, name: str, b
                 "reason": "DisruptionBudget",
                 "message": f"The disruption budget {budget['metadata']['name']} needs more healthy pods",
             }
-            raise status.ApiError(429, "TooManyRequests", message, {"causes": [cause]})
+            raise ApiError(429, "TooManyRequests", message, {"causes": [cause]})
     delete(machinery, info, namespace, name, DeleteOptions.parse(body.get("deleteOptions"), {}))
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 

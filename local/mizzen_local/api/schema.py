@@ -19,10 +19,32 @@ class Node:
     """One place in a schema. Children are compiled when they are first looked at, so recursion costs nothing."""
 
     __slots__ = (
-        "_items", "_props", "_values", "additional", "builtin",
-        "definition", "default", "embedded", "enum", "format", "has_default",
-        "int_or_string", "list_type", "map_keys", "map_type", "merge_key", "nullable", "preserve", "raw", "required",
-        "rules", "strategies", "type", "_rules_below", "_pattern", "_defaults_below",
+        "_defaults_below",
+        "_items",
+        "_pattern",
+        "_props",
+        "_rules_below",
+        "_values",
+        "additional",
+        "builtin",
+        "default",
+        "definition",
+        "embedded",
+        "enum",
+        "format",
+        "has_default",
+        "int_or_string",
+        "list_type",
+        "map_keys",
+        "map_type",
+        "merge_key",
+        "nullable",
+        "preserve",
+        "raw",
+        "required",
+        "rules",
+        "strategies",
+        "type",
     )  # fmt: skip
 
     def __init__(self, raw: Object, builtin: bool) -> None:
@@ -162,29 +184,7 @@ def clean(node: Node, value: Any, path: str, unknown: list[str]) -> Any:
     Returns new containers: the value that a client sent may be changed freely afterwards.
     """
     if isinstance(value, dict):
-        if node.builtin and node.type not in ("object", ""):
-            raise _mistyped(node, "object", path)
-        props, is_map, preserve = node.props, node.is_map, node.preserve
-        if not props and preserve and not node.embedded:
-            return value
-        out: dict[str, Any] = {}
-        for name, item in value.items():
-            below = props.get(name)
-            if below is None:
-                if is_map:
-                    below = node.values
-                elif preserve:
-                    out[name] = item
-                    continue
-                else:
-                    unknown.append(f"{path}.{name}" if path else name)
-                    continue
-            if item is None:
-                if not below.builtin and not (below.has_default and not below.nullable):
-                    out[name] = None
-                continue
-            out[name] = clean(below, item, f"{path}.{name}" if path else name, unknown)
-        return out
+        return _clean_object(node, value, path, unknown)
     if isinstance(value, list):
         if node.type != "array":
             if node.builtin and node.type:
@@ -195,6 +195,31 @@ def clean(node: Node, value: Any, path: str, unknown: list[str]) -> Any:
     if node.builtin and node.type:
         return _scalar(node, value, path)
     return value
+
+
+def _clean_object(node: Node, value: dict[str, Any], path: str, unknown: list[str]) -> dict[str, Any]:
+    if node.builtin and node.type not in ("object", ""):
+        raise _mistyped(node, "object", path)
+    props, is_map, preserve = node.props, node.is_map, node.preserve
+    if not props and preserve and not node.embedded:
+        return value
+    out: dict[str, Any] = {}
+    for name, item in value.items():
+        below = props.get(name)
+        if below is None:
+            if is_map:
+                below = node.values
+            elif preserve:
+                out[name] = item
+                continue
+            else:
+                unknown.append(f"{path}.{name}" if path else name)
+                continue
+        if item is not None:
+            out[name] = clean(below, item, f"{path}.{name}" if path else name, unknown)
+        elif not below.builtin and not (below.has_default and not below.nullable):
+            out[name] = None
+    return out
 
 
 def _scalar(node: Node, value: Any, path: str) -> Any:
@@ -244,8 +269,8 @@ def default(node: Node, value: Any) -> None:
         if isinstance(node.additional, dict) and node.values.defaults_below:
             for name, item in value.items():
                 if item is None and node.values.has_default and not node.values.nullable:
-                    value[name] = item = copy.deepcopy(node.values.default)
-                default(node.values, item)
+                    value[name] = copy.deepcopy(node.values.default)
+                default(node.values, value[name])
     elif isinstance(value, list) and "items" in node.raw:
         for item in value:
             default(node.items, item)

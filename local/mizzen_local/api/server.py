@@ -1,4 +1,4 @@
-"""The server as a process part: state directory, certificates, kubeconfig, sockets, and the ASGI application on them."""
+"""Starting and stopping the server: state directory, certificates, kubeconfig, sockets, ASGI application."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class StartError(Exception):
     """The server cannot start; the message is one line for a person."""
 
 
-class PortTaken(StartError):
+class PortTaken(StartError):  # noqa: N818
     """Another program listens on the port."""
 
 
-class StateLocked(StartError):
+class StateLocked(StartError):  # noqa: N818
     """Another server uses the state directory."""
 
 
@@ -64,7 +64,7 @@ async def running(
 
     `state_dir/kubelet-token` is what the server shows to node agents; whoever starts them writes it.
     """
-    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240
     with _locked(state_dir / "lock"):
         listener = _listen(host, port)
         port = listener.getsockname()[1]
@@ -183,7 +183,7 @@ def _uvicorn(app: App, files: pki.Pki) -> uvicorn.Server:
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     server = uvicorn.Server(config)
-    server.capture_signals = _no_signals  # type: ignore[method-assign]
+    server.capture_signals = _no_signals  # type: ignore[method-assign, assignment]
     return server
 
 

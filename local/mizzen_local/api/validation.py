@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -130,7 +131,7 @@ def _is_time(text: str) -> bool:
         return False
 
 
-_FORMATS = {
+_FORMATS: dict[str, Callable[[str], bool]] = {
     "date-time": _is_time,
     "date": lambda text: re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) is not None,
     "duration": lambda text: re.fullmatch(r"[-+]?(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d|w)\s*)+|0", text) is not None,

@@ -35,8 +35,6 @@ def run(app: App, call: Call, info: ResourceInfo, target: Target, verb: str, bod
         raise status.method_not_allowed()
     if verb == "get":
         return _get(app, call, info, target)
-    if info.namespaced and not target.namespace and verb == "deletecollection":
-        raise status.method_not_allowed()
     selection = selection_of(call.query, target)
     if verb == "deletecollection":
         return _delete_collection(app, call, info, selection, body)
@@ -120,26 +118,11 @@ def perform(
     body: Any,
     options: WriteOptions,
 ) -> tuple[int, Entry | Object]:
+    """The verb itself; returns the HTTP code with the stored entry or with an answer that is no stored object."""
     machinery, namespace, name, sub = app.machinery, target.namespace, target.name, target.subresource
-    if info.virtual:
-        if verb != "create":
-            raise status.method_not_allowed()
-        given = {"kind": info.kind, "apiVersion": info.api_version, "metadata": {}} | body
-        return 201, reviews.answer(info.plural, namespace, given, call.user, app.authn, app.authz)
     if verb == "create":
-        if sub == "token":
-            return 201, app.authn.request_token(namespace, name, body)
-        if sub == "eviction":
-            return 201, removal.evict(machinery, info, namespace, name, body)
-        if sub == "binding":
-            return 201, removal.bind(machinery, info, namespace, name, body)
-        if name or sub:
-            raise status.method_not_allowed()
-        if info.namespaced and not namespace:
-            raise status.method_not_allowed()
-        _check_escalation(app, call, info, namespace, body)
-        return 201, machinery.create(info, namespace, body, options)
-    if not name:
+        return 201, _create(app, call, info, target, body, options)
+    if not name or info.virtual:
         raise status.method_not_allowed()
     if sub == "scale":
         return 200, scale.write(machinery, info, namespace, name, kind, body, options)
@@ -148,10 +131,9 @@ def perform(
     if sub not in ("", "status"):
         raise status.method_not_allowed()
     if verb == "update":
-        if machinery.store.get(info.bucket, namespace, name) is None and info.group == _RBAC_GROUP and not sub:
-            _check_escalation(app, call, info, namespace, body)
-            return 201, machinery.create(info, namespace, body, options)  # RBAC objects may be created by update
         _check_escalation(app, call, info, namespace, body)
+        if info.group == _RBAC_GROUP and machinery.store.get(info.bucket, namespace, name) is None:
+            return 201, machinery.create(info, namespace, body, options)  # RBAC objects may be created by update
         return 200, machinery.update(info, namespace, name, body, options, sub)
     if info.group == _RBAC_GROUP:
         dry = WriteOptions(options.manager, True, options.force, options.validation)
@@ -159,6 +141,24 @@ def perform(
         _check_escalation(app, call, info, namespace, outcome.obj)
     entry, created = machinery.patch(info, namespace, name, kind, body, options, sub)
     return 201 if created else 200, entry
+
+
+def _create(
+    app: App, call: Call, info: ResourceInfo, target: Target, body: Any, options: WriteOptions
+) -> Entry | Object:
+    namespace, name, sub = target.namespace, target.name, target.subresource
+    if info.virtual:
+        given = {"kind": info.kind, "apiVersion": info.api_version, "metadata": {}} | body
+        return reviews.answer(info.plural, namespace, given, call.user, app.authn, app.authz)
+    if sub == "token":
+        return app.authn.request_token(namespace, name, body)
+    if sub in ("eviction", "binding"):
+        act = removal.evict if sub == "eviction" else removal.bind
+        return act(app.machinery, info, namespace, name, body)
+    if name or sub or (info.namespaced and not namespace):
+        raise status.method_not_allowed()
+    _check_escalation(app, call, info, namespace, body)
+    return app.machinery.create(info, namespace, body, options)
 
 
 def _check_escalation(app: App, call: Call, info: ResourceInfo, namespace: str, obj: Any) -> None:
