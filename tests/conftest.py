@@ -51,8 +51,7 @@ class EmbeddedCluster:
         return done.stdout if check else done.stdout + done.stderr
 
     def apply(self, *manifests: dict[str, Any]) -> None:
-        items = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
-        self.kubectl("apply", "-f", "-", stdin=json.dumps(items))
+        self.kubectl("apply", "-f", "-", stdin="\n---\n".join(json.dumps(manifest) for manifest in manifests))
 
     def get(self, *args: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.kubectl("get", *args, "-o", "json"))

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable
+from functools import cache
 
 import aiohttp
 
 from mizzen_local.agent.containers import Container
-from mizzen_local.agent.environment import expand
 from mizzen_local.client import Object
 
 
@@ -99,38 +99,50 @@ async def attempt(probe: Object, container: Container, spec: Object, host: str) 
     """None when the probe passes, otherwise why it does not."""
     seconds = probe.get("timeoutSeconds") or 1
     try:
-        if "exec" in probe:
-            env = {e["name"]: e.get("value") or "" for e in spec.get("env") or []}
-            argv = [expand(a, env) for a in probe["exec"]["command"]]
-            code, output = await container.execute(argv, max(seconds, 1))
-            return None if code == 0 else output.strip() or f"command exited with code {code}"
-        if "httpGet" in probe:
-            return await _http(probe["httpGet"], spec, host, seconds)
-        if "tcpSocket" in probe:
-            target = probe["tcpSocket"]
-            return await _tcp(target.get("host") or host, port_of(target["port"], spec), seconds)
-        if "grpc" in probe:  # the port answers: as far as we look
-            return await _tcp(host, int(probe["grpc"]["port"]), seconds)
-    except (OSError, TimeoutError, aiohttp.ClientError) as error:
-        return str(error) or "timed out"
+        return await _ask(probe, container, spec, host, seconds)
+    except TimeoutError:
+        return f"no answer within {seconds:g}s"
+    except aiohttp.ClientConnectorError as error:
+        return f"cannot connect to {error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
+    except (OSError, aiohttp.ClientError) as error:
+        return str(error) or type(error).__name__
+
+
+async def _ask(probe: Object, container: Container, spec: Object, host: str, seconds: float) -> str | None:
+    if "exec" in probe:
+        code, output = await container.execute(probe["exec"]["command"], seconds)
+        return None if code == 0 else output.strip() or f"command exited with code {code}"
+    if "httpGet" in probe:
+        return await _http(probe["httpGet"], spec, host, seconds)
+    if "tcpSocket" in probe:
+        target = probe["tcpSocket"]
+        return await _tcp(target.get("host") or host, port_of(target["port"], spec), seconds)
+    if "grpc" in probe:  # that the port answers is as far as we look
+        return await _tcp(host, int(probe["grpc"]["port"]), seconds)
     return None
 
 
 async def _http(target: Object, spec: Object, host: str, seconds: float) -> str | None:
     scheme = (target.get("scheme") or "HTTP").lower()
     address = f"{target.get('host') or host}:{port_of(target['port'], spec)}"
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     headers = {"User-Agent": "kube-probe/1.37", **{h["name"]: h["value"] for h in target.get("httpHeaders") or []}}
     url = f"{scheme}://{address}/{(target.get('path') or '/').lstrip('/')}"
     timeout = aiohttp.ClientTimeout(total=seconds)
     async with (
         aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
-        session.get(url, ssl=context, allow_redirects=False) as response,
+        session.get(url, ssl=_trusting() if scheme == "https" else False, allow_redirects=False) as response,
     ):
         if response.status < 400:
             return None
         return f"HTTP probe failed with statuscode: {response.status}"
+
+
+@cache
+def _trusting() -> ssl.SSLContext:
+    """Kubelets do not check a pod's certificate either."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 async def _tcp(host: str, port: int, seconds: float) -> str | None:

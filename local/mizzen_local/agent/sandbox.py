@@ -50,7 +50,7 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
 
 
 def start_time(pid: int) -> str:
-    """A process's start in clock ticks since boot, which tells a pid from its reuse; empty when none lives, or a zombie."""
+    """A process's start in ticks since boot: tells a pid from its reuse. Empty when none lives (a zombie does not)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
