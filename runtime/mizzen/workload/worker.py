@@ -15,7 +15,7 @@ import threading
 import time
 
 from mizzen.workload import config as configuration
-from mizzen.workload.outcome import EXIT_DONE, set_up_logging
+from mizzen.workload.outcome import EXIT_STOPPED, set_up_logging
 from mizzen.workload.progress import PATH_RAY
 from mizzen.workload.ray_head import OBJECT_STORE_BYTES, lean_environment
 from mizzen_api import contract
@@ -29,7 +29,7 @@ STOP_GRACE_SECONDS = 8.0
 
 
 def main() -> int:
-    """Work until SIGTERM. A worker has nothing to say about the outcome: the head does."""
+    """Work until SIGTERM. Never 0: a drained worker that counted as complete would not come back."""
     set_up_logging()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -42,7 +42,7 @@ def main() -> int:
         address = _wait_for_head(host, stop)
         if address is not None:
             _stay(host, address, config, stop)
-    return EXIT_DONE
+    return EXIT_STOPPED
 
 
 def head_address(host: str) -> str | None:
