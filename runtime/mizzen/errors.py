@@ -7,6 +7,8 @@ MizzenError
     └── ClusterError          Ray could not be started, or its workers did not come
 """
 
+from typing import Any
+
 from mizzen_api.conditions import USER_ERRORS, Reason
 
 
@@ -18,7 +20,7 @@ class MizzenError(Exception):
         self.reason = reason
         self.message = message
 
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.reason, self.message))
 
 

@@ -51,7 +51,8 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, keep_B11T: Tensor) -> Tensor:
         x_BTD = x_BTD + self.drop(self.attend(self.norm_attention(x_BTD), keep_B11T))
-        return x_BTD + self.drop(self.ffn(self.norm_ffn(x_BTD)))
+        y_BTD: Tensor = x_BTD + self.drop(self.ffn(self.norm_ffn(x_BTD)))
+        return y_BTD
 
     def attend(self, x_BTD: Tensor, keep_B11T: Tensor) -> Tensor:
         B, T, D = x_BTD.shape

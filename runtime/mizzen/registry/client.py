@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -29,6 +30,7 @@ def connect(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
@@ -47,12 +49,12 @@ def patiently(call: Callable[[], T], what: str, patience: float = PATIENCE_SECON
             return call()
         except Exception as error:
             if not _worth_another_try(error):
-                raise
+                raise RegistryUnreachable(f"MLflow refused ({what}): {_first_line(error)}") from error
             if time.monotonic() + delay > deadline:
                 raise RegistryUnreachable(
-                    f"MLflow did not answer for {patience:.0f} s ({what}): {str(error).splitlines()[0][:300]}"
+                    f"MLflow did not answer for {patience:.0f} s ({what}): {_first_line(error)}"
                 ) from error
-            log.warning("MLflow: %s failed, trying again in %.1f s: %s", what, delay, str(error).splitlines()[0][:200])
+            log.warning("MLflow: %s failed, trying again in %.1f s: %s", what, delay, _first_line(error))
         time.sleep(delay * random.uniform(0.7, 1.3))  # noqa: S311 (jitter)
         delay = min(delay * 2, LONGEST_DELAY)
 
@@ -62,8 +64,13 @@ def _worth_another_try(error: Exception) -> bool:
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException):
-        code = error.get_http_status_code()
-        return code in (429, 502, 503, 504) or "API request to" in error.message
+        said = re.search(r"error code (\d{3})", error.message)  # MLflow tells plain HTTP errors in words only
+        code = int(said[1]) if said else error.get_http_status_code()
+        return code in (408, 429, 502, 503, 504) or (said is None and "API request to" in error.message)
     return isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.startswith(
         ("requests.", "urllib3.")
     )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

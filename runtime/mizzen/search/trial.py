@@ -25,6 +25,7 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]  # Ray ships no type
     def setup(self, config: dict[str, Any], plan: dict[str, Any]) -> None:
         self._plan = plan
         self._dataset: DatasetVersion | None = None
+        self._error: str | None = None
         self._begin(config)
 
     def step(self) -> dict[str, Any]:
@@ -47,7 +48,7 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]  # Ray ships no type
         """See save_checkpoint."""
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._error: str | None = None
+        self._error = None
         try:
             settings = dict(config)
             rate = float(settings.pop("lr", self._plan["learning_rate"]))

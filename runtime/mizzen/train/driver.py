@@ -6,7 +6,6 @@ import json
 import logging
 import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from mizzen.data.store import DatasetVersion, local_folder
 from mizzen.errors import SystemError_, UserError
 from mizzen.models import catalog
 from mizzen.train.plan import TrainPlan, plan_of
-from mizzen.train.worker import FINAL, OUTCOME_FILE, train_on_ray
+from mizzen.train.worker import FINAL, OUTCOME_FILE
 from mizzen.workload import config as configuration
 from mizzen.workload.progress import ProgressBoard, Report
 from mizzen.workload.ray_head import ray_head, wait_for_workers
@@ -25,10 +24,6 @@ from mizzen_api.trainingjob import TrainerStatus
 from mizzen_api.workload import TrainingReport, WorkloadConfig
 
 log = logging.getLogger(__name__)
-
-# A bug that fails at once must end some day; lost workers of a long run must not end it.
-MAX_FAILURES = 30
-RESIZE_INTERVAL_SECONDS = 15.0
 
 
 def run(config: WorkloadConfig, board: ProgressBoard) -> str:
@@ -88,7 +83,9 @@ class Telemetry:
     def take(self, report: Report) -> None:
         """Called by the progress server, in its thread."""
         with self._lock:
-            changes = {key: report[key] for key in ("step", "epoch", "workers", "samples_per_second") if key in report}
+            changes: dict[str, Any] = {
+                key: report[key] for key in ("step", "epoch", "workers", "samples_per_second") if key in report
+            }
             if report["event"] == "started":
                 attempt = int(self._attempts.read_text()) if self._attempts.exists() else 0
                 self._attempts.write_text(str(attempt + 1))
@@ -122,29 +119,13 @@ class Telemetry:
 
 def _fit(config: WorkloadConfig, plan: TrainPlan, run_folder: Path) -> None:
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from mizzen.train.elastic import MAX_FAILURES, trainer_of
 
     assert config.training_spec is not None
     spec = config.training_spec
-    low, high = spec.scaling.min_workers, spec.scaling.max_workers
     driver_url = f"http://{configuration.pod_ip()}:{contract.PORT_PROGRESS}"
-    trainer = TorchTrainer(
-        train_on_ray,
-        train_loop_config={"plan": asdict(plan), "driver_url": driver_url, "run_folder": str(run_folder)},
-        torch_config=TorchConfig(backend="gloo", timeout_s=120),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=(low, high) if low < high else high,
-            resources_per_worker={"CPU": 1},
-            placement_strategy="SPREAD",
-            **({"elastic_resize_monitor_interval_s": RESIZE_INTERVAL_SECONDS} if low < high else {}),
-        ),
-        run_config=ray.train.RunConfig(
-            name=f"ray-{config.uid}",
-            storage_path=str(run_folder),
-            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=spec.checkpoint.keep),
-        ),
-    )
+    trainer = trainer_of(plan, spec.scaling, spec.checkpoint, config.uid, driver_url, run_folder)
     started = time.monotonic()
     try:
         trainer.fit()

@@ -28,7 +28,7 @@ LEAN = {
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -68,7 +68,7 @@ def ray_head(ip: str, board: ProgressBoard) -> Iterator[None]:
 
     node = start_lean_head(ip, port, OBJECT_STORE_BYTES)
     try:
-        ray.init(address=f"{ip}:{port}", _node_ip_address=ip, log_to_driver=True, logging_level="warning")
+        ray.init(address=f"{ip}:{port}", _node_ip_address=ip, log_to_driver=True, logging_level=logging.WARNING)
         board.ray_address = f"{ip}:{port}"
         log.info("ray head at %s:%d after %.1f s", ip, port, time.monotonic() - started)
         yield
