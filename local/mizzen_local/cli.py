@@ -35,6 +35,9 @@ def up(  # noqa: PLR0913, PLR0917
     images: Annotated[Path | None, typer.Option(help="YAML file: image name to path, entrypoint and env.")] = None,
     cpus: Annotated[float | None, typer.Option(help="CPUs that the node offers; all of them by default.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory that the node offers, for example 8Gi.")] = None,
+    extended: Annotated[
+        list[str] | None, typer.Option(help="A resource that the node also offers, as nvidia.com/gpu=1. Repeatable.")
+    ] = None,
     pod_range: Annotated[str, typer.Option(help="Loopback range of pod addresses; a free one by default.")] = "",
     service_range: Annotated[str, typer.Option(help="Loopback range of ClusterIPs; a free one by default.")] = "",
     timeout: Annotated[int, typer.Option(help="Seconds to wait for the chart to be ready.")] = 300,
@@ -54,6 +57,7 @@ def up(  # noqa: PLR0913, PLR0917
         images=images.resolve() if images else None,
         cpus=cpus,
         memory=memory,
+        extended=extended or [],
         pod_range=pod_range,
         service_range=service_range,
         timeout=timeout,

@@ -49,6 +49,7 @@ def node_options(options: argparse.Namespace, state: State, pod_range: str, toke
         images=options.images,
         extended=extended,
         token=token,
+        hidden=(state.root,),  # keys and the admin token are none of a pod's business
         certificate=(state.root / "pki" / "server.crt", state.root / "pki" / "server.key"),
     )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mizzen_local import chart
 from mizzen_local.agent import sandbox
+from mizzen_local.agent.volumes import memory_folder
 from mizzen_local.client import ApiError, Object
 from mizzen_local.http_client import HttpClient
 from mizzen_local.objects import is_true
@@ -38,6 +39,7 @@ class UpOptions:
     images: Path | None = None
     cpus: float | None = None
     memory: str | None = None
+    extended: list[str] = field(default_factory=list)
     pod_range: str = ""  # empty: the first pair of ranges that no other cluster of this machine uses
     service_range: str = ""
     timeout: int = 300
@@ -75,6 +77,8 @@ def daemon_command(state: State, options: UpOptions) -> list[str]:
         value = getattr(options, name)
         if value:
             command += [f"--{name.replace('_', '-')}", str(value)]
+    for resource in options.extended:
+        command += ["--extended", resource]
     return command
 
 
@@ -132,6 +136,8 @@ def down(root: Path, progress: Progress, *, purge: bool = False) -> None:
             step.note("it was not running" + (f"; ended {left} containers it had left" if left else ""))
     if purge and state.root.exists():
         with progress.step(f"deleting {state.root}"):
+            for pod in state.node.glob("pods/*"):
+                shutil.rmtree(memory_folder(pod.name), ignore_errors=True)
             shutil.rmtree(state.root, ignore_errors=True)
 
 

@@ -48,6 +48,7 @@ class NodeOptions:
     token: str = ""  # what a caller of the kubelet endpoint must bring
     certificate: tuple[Path, Path] | None = None  # of the kubelet endpoint: (certificate, key)
     proxy: bool = True
+    hidden: tuple[Path, ...] = ()  # folders that pods must not see; `state` by default
 
 
 def capacity(options: NodeOptions) -> dict[str, str]:
@@ -69,6 +70,7 @@ class NodeAgent:
         self.client, self.options = client, options
         (options.state / "pods").mkdir(parents=True, exist_ok=True)
         self.state, self.host_ip, self.limits = options.state, options.host_ip, options.limits
+        self.hidden = options.hidden or (options.state,)
         self.images = Images.default(options.images)
         self.recorder = Recorder(client, "kubelet", options.name)
         self.allocatable = capacity(options)

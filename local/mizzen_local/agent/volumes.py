@@ -43,12 +43,17 @@ class Mount:
         return {"source": self.source, "target": self.target, "read_only": self.read_only}
 
 
+def memory_folder(uid: str) -> Path:
+    """Where a pod's volumes of medium Memory are: containers of one pod share them, so they cannot be mounts of one."""
+    return Path(f"/dev/shm/mizzen-{uid}")  # noqa: S108
+
+
 class Volumes:
     """The volumes of one pod, under its folder; `renew_at` is when a token wants renewing (epoch seconds)."""
 
     def __init__(self, client: HttpClient, pod: Object, folder: Path, fetch: Fetch) -> None:
         self._client, self._pod, self._folder, self._fetch = client, pod, folder, fetch
-        self.shared = Path(f"/dev/shm/mizzen-{pod['metadata']['uid']}")  # noqa: S108
+        self.shared = memory_folder(pod["metadata"]["uid"])
         self.renew_at: float | None = None
         self._sources: dict[str, Path] = {}
         self._access = False

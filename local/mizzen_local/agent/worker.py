@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import shutil
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from mizzen_local.agent.containers import Container
-from mizzen_local.agent.environment import ConfigError, environment, expand
+from mizzen_local.agent.environment import ConfigError, environment
 from mizzen_local.agent.hosts import write_in_place
 from mizzen_local.agent.images import Images, UnknownImageError
+from mizzen_local.agent.launch import arguments, base_environment, launch_spec
 from mizzen_local.agent.lifecycle import Decision, View, back_off, decide, is_sidecar
 from mizzen_local.agent.probes import Prober
 from mizzen_local.agent.status import pod_status, stamp
@@ -50,6 +49,7 @@ class Node(Protocol):
     limits: Limits
     host_ip: str
     state: Path
+    hidden: tuple[Path, ...]
     allocatable: dict[str, str]
 
     def hosts_for(self, pod: Object, ip: str) -> str: ...
@@ -257,42 +257,17 @@ class PodWorker:
         image = node.images.find(spec.get("image") or "")
         self._say("Pulled", f'Container image "{spec.get("image")}" is a command of this machine', container=name)
         hostname = (pod["spec"].get("hostname") or meta(pod)["name"])[:63]
-        base = {
-            "HOME": os.environ.get("HOME", "/"),
-            "HOSTNAME": hostname,
-            "LANG": "C.UTF-8",
-            **image.environment(),
-            **node.service_environment(),
-        }
-        pod = {**pod, "status": {**(pod.get("status") or {}), "podIP": self.ip, "podIPs": [{"ip": self.ip}]}}
-        pod["status"]["hostIP"] = node.host_ip
-        env = await environment(pod, spec, base, self._fetch, node.allocatable)
-        argv = [expand(part, env) for part in spec.get("command") or image.entrypoint]
-        argv += [expand(part, env) for part in spec.get("args") or []]
-        if not argv:
-            raise ConfigError("no command is given, and the image has none")
-        hosts = self.folder / "hosts"
+        status = {**(pod.get("status") or {}), "podIP": self.ip, "podIPs": [{"ip": self.ip}], "hostIP": node.host_ip}
+        base = base_environment(image, hostname, node.service_environment())
+        env = await environment({**pod, "status": status}, spec, base, self._fetch, node.allocatable)
+        argv = arguments(spec, image, env)
         self.write_hosts()
         temporary = self.folder / "tmp"
         temporary.mkdir(exist_ok=True)
         temporary.chmod(0o1777)
-        mounts = [Mount(str(temporary), "/tmp"), Mount(str(hosts), "/etc/hosts")]  # noqa: S108
-        kept = [p for p in {sys.prefix, sys.base_prefix} if p.startswith("/tmp/")]  # noqa: S108
-        mounts += [Mount(p, p, True) for p in kept]
-        mounts += self.volumes.mounts(spec, env)
-        security = spec.get("securityContext") or {}
-        state = str(node.state)
-        launch: dict[str, Any] = {
-            "argv": argv,
-            "env": env,
-            "cwd": spec.get("workingDir") or "/",
-            "create_cwd": bool(spec.get("workingDir")) and not security.get("readOnlyRootFilesystem"),
-            "hostname": hostname,
-            "hide": [] if f"{sys.prefix}/".startswith(f"{state}/") else [state],
-            "mounts": [m.json() for m in sorted(mounts, key=lambda m: m.target.count("/"))],
-            "termination_path": spec.get("terminationMessagePath") or "/dev/termination-log",
-            "read_only_root": bool(security.get("readOnlyRootFilesystem")),
-        }
+        own = [Mount(str(temporary), "/tmp"), Mount(str(self.folder / "hosts"), "/etc/hosts")]  # noqa: S108
+        mounts = [*own, *self.volumes.mounts(spec, env)]
+        launch = launch_spec(spec, argv=argv, env=env, hostname=hostname, mounts=mounts, hidden=node.hidden)
         fallback = spec.get("terminationMessagePolicy") == "FallbackToLogsOnError"
         self._say("Created", f"Created container: {name}", container=name)
         self.containers[name].start(launch, fallback_to_logs=fallback)
