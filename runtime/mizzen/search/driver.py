@@ -118,6 +118,8 @@ def _tune(config: WorkloadConfig, spec: SearchJobSpec, model: str, telemetry: Te
         train_fraction=spec.train_fraction,
         threads=threads(spec.resources_per_trial.cpu),
     )
+    # It looks for result files after the search; we write none.
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     first = len(telemetry.record.trials)
     callback = RecordCallback(telemetry, runs, config.name, first)
     scheduler = None
@@ -129,31 +131,28 @@ def _tune(config: WorkloadConfig, spec: SearchJobSpec, model: str, telemetry: Te
             reduction_factor=spec.early_stopping.reduction_factor,
         )
     with tempfile.TemporaryDirectory() as scratch:  # Ray Tune's own state: pickled, so it never leaves this pod
-        tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(TrialTrainable, plan=asdict(plan)), {"CPU": 1}),
-            tune_config=tune.TuneConfig(
-                metric=spec.objective.metric,
-                mode="max" if spec.objective.type == "maximize" else "min",
-                search_alg=AskTellSearcher(
-                    space.distributions(spec.parameters), spec.objective, spec.algorithm, telemetry.record.trials
-                ),
-                scheduler=scheduler,
-                num_samples=telemetry.left,
-                max_concurrent_trials=spec.parallel_trial_count,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
+        # Not tune.Tuner: that pickles its callbacks to disk, which ours are not made for.
+        tune.run(
+            tune.with_parameters(TrialTrainable, plan=asdict(plan)),
+            name="search",
+            metric=spec.objective.metric,
+            mode="max" if spec.objective.type == "maximize" else "min",
+            stop=StopWhenOver(telemetry),
+            resources_per_trial={"cpu": 1},
+            num_samples=telemetry.left,
+            storage_path=scratch,
+            search_alg=AskTellSearcher(
+                space.distributions(spec.parameters), spec.objective, spec.algorithm, telemetry.record.trials
             ),
-            run_config=tune.RunConfig(
-                name="search",
-                storage_path=scratch,
-                verbose=0,
-                stop=StopWhenOver(telemetry),
-                callbacks=[callback],
-                failure_config=tune.FailureConfig(max_failures=LOST_ACTOR_RETRIES),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
+            scheduler=scheduler,
+            verbose=0,
+            max_failures=LOST_ACTOR_RETRIES,
+            raise_on_failed_trial=False,
+            reuse_actors=True,
+            max_concurrent_trials=spec.parallel_trial_count,
+            callbacks=[callback],
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
         )
-        tuner.fit()
 
 
 def _conclude(record: SearchRecord, spec: SearchJobSpec) -> str:

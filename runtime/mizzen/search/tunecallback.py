@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEPT = ("accuracy", "loss", "train_loss", "epoch_seconds")
+KEPT = ("accuracy", "loss", "train_loss")
 
 
 class RecordCallback(tune.Callback):  # type: ignore[misc]  # Ray ships no types
@@ -83,6 +83,10 @@ class StopWhenOver(tune.Stopper):  # type: ignore[misc]  # Ray ships no types
 
     def __init__(self, telemetry: Telemetry) -> None:
         self.telemetry = telemetry
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune pickles its stoppers into its own (pod-local, never read) state: there is nothing to keep."""
+        return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002 (the base class names them)
         return False
