@@ -25,6 +25,7 @@ from mizzen_local.api.kubelets import Access, Kubelets
 from mizzen_local.api.machinery import Machinery
 from mizzen_local.api.rbac import Authorizer
 from mizzen_local.api.store import Store
+from mizzen_local.api.websockets import KubernetesWebSocketProtocol
 
 SERVICE_RANGE = "127.20.0.0/16"
 _DRAIN_SECONDS = 2
@@ -174,7 +175,7 @@ def _uvicorn(app: App, files: pki.Pki) -> uvicorn.Server:
         ssl_keyfile=str(files.key),
         loop="none",
         http="httptools",
-        ws="websockets-sansio",
+        ws=KubernetesWebSocketProtocol,
         lifespan="off",
         access_log=False,
         log_level="warning",
