@@ -66,9 +66,13 @@ def materialize(
     train = [text for text, part in zip(texts, assigned, strict=True) if part == contract.SPLITS[0]]
     fitted = pipelines.fit(step, train, spec.target, classes)
     on_progress(60, len(texts))
-    parts = _parts(fitted, texts, labels, assigned, spec.split.seed)
+    rows = _rows(assigned, spec.split.seed)
+    parts = _parts(fitted, texts, labels, rows)
+    raw_texts = {name: [texts[row] for row in chosen] for name, chosen in rows.items()}
     on_progress(90, len(texts))
     with store.Publication(folder) as draft:
+        for split_name, part in parts.items():
+            store.write_part(draft, split_name, part, {step.column: raw_texts[split_name]})
         _write(draft, fitted, parts, spec, fingerprint, [table.undecodable for table in tables])
     on_progress(100, len(texts))
     return _describe(folder, reused=False)
@@ -84,19 +88,22 @@ def fingerprint_of(spec: DatasetSpec, raw: list[sources.RawFile]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def _rows(assigned: list[str], seed: int) -> dict[str, np.ndarray]:
+    """Row numbers of each part, shuffled once here, so that any head of a part is a fair sample."""
+    names = np.array(assigned)
+    return {name: np.random.default_rng(seed).permutation(np.flatnonzero(names == name)) for name in contract.SPLITS}
+
+
 def _parts(
-    fitted: pipelines.Pipeline, texts: list[str], labels: list[str], assigned: list[str], seed: int
+    fitted: pipelines.Pipeline, texts: list[str], labels: list[str], rows: dict[str, np.ndarray]
 ) -> dict[str, store.Part]:
     arrays = fitted.transform_texts(texts)
     ids_of = {name: index for index, name in enumerate(fitted.classes)}
     label_ids = np.array([ids_of[label] for label in labels], dtype=np.int64)
-    names = np.array(assigned)
-    parts = {}
-    for name in contract.SPLITS:
-        # Shuffled once here, so that any head of a part is a fair sample.
-        rows = np.random.default_rng(seed).permutation(np.flatnonzero(names == name))
-        parts[name] = store.Part(arrays[pipelines.IDS][rows], arrays[pipelines.LENGTHS][rows], label_ids[rows])
-    return parts
+    return {
+        name: store.Part(arrays[pipelines.IDS][chosen], arrays[pipelines.LENGTHS][chosen], label_ids[chosen])
+        for name, chosen in rows.items()
+    }
 
 
 def _write(
@@ -107,8 +114,6 @@ def _write(
     fingerprint: str,
     undecodable: list[int],
 ) -> None:
-    for name, part in parts.items():
-        store.write_part(draft, name, part)
     (draft / contract.DATASET_PIPELINE).write_text(fitted.to_json())
     profile = profiles.profile(parts, fitted.classes, sum(undecodable))
     (draft / contract.DATASET_PROFILE).write_text(json.dumps(profile, indent=1))
@@ -122,6 +127,7 @@ def _write(
             pipelines.IDS: f"list<int32>[{fitted.max_length}]",
             pipelines.LENGTHS: "int32",
             store.LABEL: "int32",
+            **{f"{store.RAW}{column}": "string" for column in fitted.columns},
         },
         "vocabSize": fitted.vocab_size,
         "sources": [source.uri for source in spec.sources],

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 LABEL = "label"
+RAW = "raw."  # prefix of the source columns that features were made from
 
 
 def local_folder(uri: str) -> Path:
@@ -102,7 +103,8 @@ class DatasetVersion:
         """Read one of contract.SPLITS."""
         import pyarrow.parquet as pq
 
-        table = pq.read_table(self.folder / contract.DATASET_DATA / f"{split}.parquet", use_threads=False)
+        file = self.folder / contract.DATASET_DATA / f"{split}.parquet"
+        table = pq.read_table(file, columns=[IDS, LENGTHS, LABEL], use_threads=False)
         width = self.pipeline.max_length
         ids = table[IDS].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return Part(
@@ -113,8 +115,8 @@ class DatasetVersion:
         )
 
 
-def write_part(folder: Path, split: str, part: Part) -> None:
-    """Parquet with fixed-size lists of token ids, lengths and labels."""
+def write_part(folder: Path, split: str, part: Part, raw: dict[str, list[str]]) -> None:
+    """Parquet with fixed-size lists of token ids, lengths, labels, and the raw columns that they were made from."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -124,6 +126,7 @@ def write_part(folder: Path, split: str, part: Part) -> None:
             IDS: pa.FixedSizeListArray.from_arrays(pa.array(part.ids.reshape(-1)), width),
             LENGTHS: pa.array(part.lengths),
             LABEL: pa.array(part.labels.astype(np.int32)),
+            **{f"{RAW}{column}": pa.array(values, pa.string()) for column, values in raw.items()},
         }
     )
     target = folder / contract.DATASET_DATA
