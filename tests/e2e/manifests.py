@@ -48,7 +48,7 @@ def search(name: str, dataset: str, **spec: Any) -> dict[str, Any]:
     )
 
 
-def training(name: str, dataset: str, model: dict[str, Any], register: str, **spec: Any) -> dict[str, Any]:
+def training(name: str, dataset: str, model: dict[str, Any], registered: str, **spec: Any) -> dict[str, Any]:
     return resource(
         "TrainingJob",
         name,
@@ -57,7 +57,7 @@ def training(name: str, dataset: str, model: dict[str, Any], register: str, **sp
             "model": model,
             "trainer": {"epochs": 2, "batchSize": 64},
             "scaling": {"maxWorkers": 1, "resourcesPerWorker": {"cpu": "200m", "memory": "512Mi"}},
-            "register": {"name": register},
+            "register": {"name": registered},
             **spec,
         },
     )

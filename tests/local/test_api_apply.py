@@ -116,15 +116,22 @@ def test_applying_the_status_touches_nothing_else(machinery: Machinery) -> None:
         ([{"op": "remove", "path": "/a/0"}], {"a": [2], "b/c": 1}),
         ([{"op": "replace", "path": "/b~1c", "value": 2}], {"a": [1, 2], "b/c": 2}),
         ([{"op": "move", "from": "/a", "path": "/d"}], {"d": [1, 2], "b/c": 1}),
-        ([{"op": "test", "path": "/a/0", "value": 1}, {"op": "copy", "from": "/a/0", "path": "/e"}], {"a": [1, 2], "b/c": 1, "e": 1}),
+        (
+            [{"op": "test", "path": "/a/0", "value": 1}, {"op": "copy", "from": "/a/0", "path": "/e"}],
+            {"a": [1, 2], "b/c": 1, "e": 1},
+        ),
     ],
-)  # fmt: skip
+)
 def test_json_patch(operations: list[Object], expected: Object) -> None:
     assert patch.json_patch({"a": [1, 2], "b/c": 1}, operations) == expected
 
 
 def test_a_json_patch_that_does_not_fit_is_invalid() -> None:
-    for operation in ({"op": "remove", "path": "/x"}, {"op": "test", "path": "/a", "value": 2}, {"op": "replace", "path": "/x", "value": 1}):
+    for operation in (
+        {"op": "remove", "path": "/x"},
+        {"op": "test", "path": "/a", "value": 2},
+        {"op": "replace", "path": "/x", "value": 1},
+    ):
         with pytest.raises(ApiError) as caught:
             patch.json_patch({"a": 1}, [operation])
         assert caught.value.code == 422
@@ -143,5 +150,7 @@ def test_strategic_patch_merges_lists_by_key() -> None:
     assert [c["name"] for c in dropped["spec"]["containers"]] == ["b"]
     order = {"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}
     assert [c["name"] for c in patch.strategic_patch(POD, live, order)["spec"]["containers"]] == ["b", "a"]
-    kept = patch.strategic_patch(POD, {"metadata": {"finalizers": ["x", "y"]}}, {"metadata": {"$deleteFromPrimitiveList/finalizers": ["x"]}})
+    kept = patch.strategic_patch(
+        POD, {"metadata": {"finalizers": ["x", "y"]}}, {"metadata": {"$deleteFromPrimitiveList/finalizers": ["x"]}}
+    )
     assert kept["metadata"]["finalizers"] == ["y"]

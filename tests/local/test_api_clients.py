@@ -108,7 +108,9 @@ def test_kubectl_creates_with_protobuf(api_server: ApiProcess) -> None:
     found = json.loads(api_server.kubectl("-n", ns, "get", "deploy,secret,job", "-o", "json"))
     deployment, secret, job = found["items"]
     assert deployment["spec"]["replicas"] == 0
-    assert deployment["spec"]["template"]["spec"]["containers"][0]["ports"] == [{"containerPort": 80, "protocol": "TCP"}]
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["ports"] == [
+        {"containerPort": 80, "protocol": "TCP"}
+    ]
     assert secret["data"] == {"a": "Yg=="}
     assert job["spec"]["template"]["spec"]["containers"][0]["command"] == ["sleep", "1"]
 
@@ -146,7 +148,7 @@ def test_kubectl_knows_a_custom_resource_at_once(api_server: ApiProcess) -> None
     assert found["spec"] == {"size": 3, "colour": "red", "replicas": 4}
     assert found["metadata"]["generation"] == 3
     refused = api_server.apply(widget(group, ns, "x", size=10), check=False)
-    assert "spec: Invalid value: \"object\": large widgets must not be red" in refused
+    assert 'spec: Invalid value: "object": large widgets must not be red' in refused
     refused = api_server.apply(widget(group, ns, "x", sise=10), check=False)
     assert 'unknown field "spec.sise"' in refused
     api_server.kubectl("delete", "crd", f"widgets.{group}", "--timeout=5s")
@@ -157,7 +159,17 @@ def test_kubectl_knows_a_custom_resource_at_once(api_server: ApiProcess) -> None
 def test_kubectl_watches(api_server: ApiProcess, until: Until) -> None:
     ns = space(api_server, "watching")
     kubectl = str(Path(sys.executable).with_name("kubectl"))
-    command = [kubectl, "--kubeconfig", str(api_server.kubeconfig), "-n", ns, "get", "configmaps", "-w", "--output-watch-events"]
+    command = [
+        kubectl,
+        "--kubeconfig",
+        str(api_server.kubeconfig),
+        "-n",
+        ns,
+        "get",
+        "configmaps",
+        "-w",
+        "--output-watch-events",
+    ]
     with subprocess.Popen([*command, "--no-headers"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline().split()[:2] == ["ADDED", "kube-root-ca.crt"]
@@ -189,10 +201,16 @@ def test_a_service_account_does_what_its_role_says_and_nothing_else(api_server: 
     assert robot("auth", "can-i", "list", "pods") == "yes\n"
     assert robot("auth", "can-i", "delete", "pods").startswith("no")
     assert user in robot("auth", "whoami")
-    assert f'cannot list resource "pods" in API group "" in the namespace "default"' in robot("get", "pods", "-n", "default")
-    api_server.kubectl("-n", ns, "create", "role", "granter", "--verb=create", "--resource=roles.rbac.authorization.k8s.io")
+    assert 'cannot list resource "pods" in API group "" in the namespace "default"' in robot(
+        "get", "pods", "-n", "default"
+    )
+    api_server.kubectl(
+        "-n", ns, "create", "role", "granter", "--verb=create", "--resource=roles.rbac.authorization.k8s.io"
+    )
     api_server.kubectl("-n", ns, "create", "rolebinding", "granter", "--role=granter", f"--serviceaccount={ns}:robot")
-    assert "attempting to grant RBAC permissions not currently held" in robot("create", "role", "x", "--verb=get", "--resource=secrets")
+    assert "attempting to grant RBAC permissions not currently held" in robot(
+        "create", "role", "x", "--verb=get", "--resource=secrets"
+    )
     assert "created" in robot("create", "role", "y", "--verb=get", "--resource=pods")
     api_server.kubectl("-n", ns, "delete", "serviceaccount", "robot")
     assert "Unauthorized" in robot("get", "pods") or "must be logged in" in robot("get", "pods")

@@ -38,7 +38,9 @@ async def _forward(request: web.Request) -> web.StreamResponse:
     async for message in socket:
         assert message.data.startswith(b"GET /hello")
         body = f"port {request.match_info['port']}".encode()
-        await socket.send_bytes(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
+        await socket.send_bytes(
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
+        )
         await socket.close()
     return socket
 

@@ -30,18 +30,42 @@ def an_object(**properties: Any) -> Object:
         ({"type": "integer"}, "x", 'spec: Invalid value: "string": spec in body must be of type integer: "string"'),
         ({"type": "integer"}, True, 'spec: Invalid value: "boolean": spec in body must be of type integer: "boolean"'),
         ({"type": "string"}, None, 'spec: Invalid value: "null": spec in body must be of type string: "null"'),
-        ({"type": "integer", "minimum": 1}, 0, "spec: Invalid value: 0: spec in body should be greater than or equal to 1"),
-        ({"type": "number", "maximum": 1, "exclusiveMaximum": True}, 1, "spec: Invalid value: 1: spec in body should be less than 1"),
+        (
+            {"type": "integer", "minimum": 1},
+            0,
+            "spec: Invalid value: 0: spec in body should be greater than or equal to 1",
+        ),
+        (
+            {"type": "number", "maximum": 1, "exclusiveMaximum": True},
+            1,
+            "spec: Invalid value: 1: spec in body should be less than 1",
+        ),
         ({"type": "string", "enum": ["a", "b"]}, "c", 'spec: Unsupported value: "c": supported values: "a", "b"'),
         ({"type": "string", "pattern": "^a+$"}, "b", "spec: Invalid value: \"b\": spec in body should match '^a+$'"),
-        ({"type": "string", "minLength": 1}, "", 'spec: Invalid value: "": spec in body should be at least 1 chars long'),
+        (
+            {"type": "string", "minLength": 1},
+            "",
+            'spec: Invalid value: "": spec in body should be at least 1 chars long',
+        ),
         ({"type": "string", "maxLength": 1}, "ab", "spec: Too long: may not be more than 1 bytes"),
-        ({"type": "array", "items": {"type": "string"}, "maxItems": 1}, ["a", "b"], "spec: Too many: 2: must have at most 1 items"),
-        ({"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"}, ["a", "a"], 'spec[1]: Duplicate value: "a"'),
+        (
+            {"type": "array", "items": {"type": "string"}, "maxItems": 1},
+            ["a", "b"],
+            "spec: Too many: 2: must have at most 1 items",
+        ),
+        (
+            {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"},
+            ["a", "a"],
+            'spec[1]: Duplicate value: "a"',
+        ),
         ({**an_object(a={"type": "string"}), "required": ["a"]}, {}, "spec.a: Required value"),
-        ({"type": "string", "format": "date-time"}, "now", 'spec: Invalid value: "now": spec in body must be of type date-time: "now"'),
+        (
+            {"type": "string", "format": "date-time"},
+            "now",
+            'spec: Invalid value: "now": spec in body must be of type date-time: "now"',
+        ),
     ],
-)  # fmt: skip
+)
 def test_each_constraint_has_its_message(raw: Object, value: Any, message: str) -> None:
     assert problems(raw, value) == [message]
 
@@ -62,7 +86,9 @@ def test_what_is_right_has_no_message(raw: Object, value: Any) -> None:
 
 def test_a_rule_names_the_field_and_its_message() -> None:
     raw = an_object(low={"type": "number"}, high={"type": "number"})
-    raw["x-kubernetes-validations"] = [{"rule": "self.low <= self.high", "message": "low must not exceed high", "fieldPath": ".low"}]
+    raw["x-kubernetes-validations"] = [
+        {"rule": "self.low <= self.high", "message": "low must not exceed high", "fieldPath": ".low"}
+    ]
     assert problems(raw, {"low": 1, "high": 2}) == []
     assert problems(raw, {"low": 3, "high": 2.5}) == ['spec.low: Invalid value: "object": low must not exceed high']
 
@@ -98,9 +124,15 @@ def test_a_rule_without_message_shows_itself() -> None:
 
 
 def test_cleaning_drops_and_reports_unknown_fields() -> None:
-    node = schema.crd_root(an_object(spec=an_object(a={"type": "string"}, free={"type": "object", "x-kubernetes-preserve-unknown-fields": True})))
+    node = schema.crd_root(
+        an_object(
+            spec=an_object(a={"type": "string"}, free={"type": "object", "x-kubernetes-preserve-unknown-fields": True})
+        )
+    )
     unknown: list[str] = []
-    cleaned = schema.clean(node, {"spec": {"a": "x", "b": 1, "free": {"c": 2}}, "metadata": {"name": "n", "nam": 1}}, "", unknown)
+    cleaned = schema.clean(
+        node, {"spec": {"a": "x", "b": 1, "free": {"c": 2}}, "metadata": {"name": "n", "nam": 1}}, "", unknown
+    )
     assert cleaned == {"spec": {"a": "x", "free": {"c": 2}}, "metadata": {"name": "n"}}
     assert sorted(unknown) == ["metadata.nam", "spec.b"]
 

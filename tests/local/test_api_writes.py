@@ -19,7 +19,9 @@ def info(machinery: Machinery, group: str, plural: str, version: str = "v1") -> 
     return found
 
 
-def create(machinery: Machinery, group: str, plural: str, body: Object, namespace: str = "default", **options: Any) -> Object:
+def create(
+    machinery: Machinery, group: str, plural: str, body: Object, namespace: str = "default", **options: Any
+) -> Object:
     return machinery.create(info(machinery, group, plural), namespace, body, WriteOptions("test", **options)).obj
 
 
@@ -29,7 +31,10 @@ def pod(name: str = "p", **spec: Any) -> Object:
 
 def deployment(name: str = "web", **spec: Any) -> Object:
     template = {"metadata": {"labels": {"app": name}}, "spec": pod()["spec"]}
-    return {"metadata": {"name": name}, "spec": {"selector": {"matchLabels": {"app": name}}, "template": template, **spec}}
+    return {
+        "metadata": {"name": name},
+        "spec": {"selector": {"matchLabels": {"app": name}}, "template": template, **spec},
+    }
 
 
 def definition(schema: Object, plural: str = "things", kind: str = "Thing", **version: Any) -> Object:
@@ -43,7 +48,11 @@ def test_a_pod_gets_the_defaults_of_the_real_server(machinery: Machinery) -> Non
     body["spec"]["containers"][0] |= {"ports": [{"containerPort": 80}], "readinessProbe": {"httpGet": {"port": 80}}}
     made = create(machinery, "", "pods", body)
     spec, container = made["spec"], made["spec"]["containers"][0]
-    assert (spec["restartPolicy"], spec["terminationGracePeriodSeconds"], spec["dnsPolicy"]) == ("Always", 30, "ClusterFirst")
+    assert (spec["restartPolicy"], spec["terminationGracePeriodSeconds"], spec["dnsPolicy"]) == (
+        "Always",
+        30,
+        "ClusterFirst",
+    )
     assert container["imagePullPolicy"] == "Always"
     assert container["ports"] == [{"containerPort": 80, "protocol": "TCP"}]
     assert container["readinessProbe"] == {
@@ -72,7 +81,12 @@ def test_a_service_gets_a_free_address_and_keeps_it(machinery: Machinery) -> Non
 
 
 def test_a_job_selects_its_own_pods(machinery: Machinery) -> None:
-    job = create(machinery, "batch", "jobs", {"metadata": {"name": "j"}, "spec": {"template": {"spec": pod(restartPolicy="Never")["spec"]}}})
+    job = create(
+        machinery,
+        "batch",
+        "jobs",
+        {"metadata": {"name": "j"}, "spec": {"template": {"spec": pod(restartPolicy="Never")["spec"]}}},
+    )
     uid = job["metadata"]["uid"]
     assert job["spec"]["selector"] == {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
     assert job["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/job-name"] == "j"
@@ -87,16 +101,43 @@ def test_a_secret_stores_text_as_data(machinery: Machinery) -> None:
 @pytest.mark.parametrize(
     ("group", "plural", "body", "message"),
     [
-        ("", "pods", {"metadata": {"name": "p"}, "spec": {"containers": []}}, 'Pod "p" is invalid: spec.containers: Required value'),
-        ("", "pods", {"metadata": {"name": "P_"}, "spec": pod()["spec"]}, 'metadata.name: Invalid value: "P_": a lowercase RFC 1123'),
+        (
+            "",
+            "pods",
+            {"metadata": {"name": "p"}, "spec": {"containers": []}},
+            'Pod "p" is invalid: spec.containers: Required value',
+        ),
+        (
+            "",
+            "pods",
+            {"metadata": {"name": "P_"}, "spec": pod()["spec"]},
+            'metadata.name: Invalid value: "P_": a lowercase RFC 1123',
+        ),
         ("", "pods", {"spec": pod()["spec"]}, "metadata.name: Required value: name or generateName is required"),
-        ("", "configmaps", {"metadata": {"name": "c", "labels": {"a": "b c"}}}, 'metadata.labels: Invalid value: "b c"'),
+        (
+            "",
+            "configmaps",
+            {"metadata": {"name": "c", "labels": {"a": "b c"}}},
+            'metadata.labels: Invalid value: "b c"',
+        ),
         ("", "services", {"metadata": {"name": "s"}, "spec": {}}, "spec.ports: Required value"),
-        ("apps", "deployments", deployment(selector={"matchLabels": {"a": "b"}}), "`selector` does not match template `labels`"),
-        ("batch", "jobs", {"metadata": {"name": "j"}, "spec": {"template": {"spec": pod()["spec"]}}}, 'valid values: "OnFailure", "Never"'),
+        (
+            "apps",
+            "deployments",
+            deployment(selector={"matchLabels": {"a": "b"}}),
+            "`selector` does not match template `labels`",
+        ),
+        (
+            "batch",
+            "jobs",
+            {"metadata": {"name": "j"}, "spec": {"template": {"spec": pod()["spec"]}}},
+            'valid values: "OnFailure", "Never"',
+        ),
     ],
-)  # fmt: skip
-def test_wrong_manifests_say_what_is_wrong(machinery: Machinery, group: str, plural: str, body: Object, message: str) -> None:
+)
+def test_wrong_manifests_say_what_is_wrong(
+    machinery: Machinery, group: str, plural: str, body: Object, message: str
+) -> None:
     with pytest.raises(ApiError) as caught:
         create(machinery, group, plural, body)
     assert (caught.value.code, caught.value.reason) == (422, "Invalid")
@@ -115,7 +156,7 @@ def test_a_wrong_type_is_a_bad_request(machinery: Machinery) -> None:
 
 def test_unknown_fields_are_errors_warnings_or_nothing(machinery: Machinery) -> None:
     body = deployment(replikas=3)
-    with pytest.raises(ApiError, match='strict decoding error: unknown field "spec.replikas"'):
+    with pytest.raises(ApiError, match=r'strict decoding error: unknown field "spec\.replikas"'):
         create(machinery, "apps", "deployments", body, validation="Strict")
     options = WriteOptions("test")
     made = machinery.create(info(machinery, "apps", "deployments"), "default", body, options).obj
@@ -126,6 +167,7 @@ def test_unknown_fields_are_errors_warnings_or_nothing(machinery: Machinery) -> 
 def test_the_generation_counts_changes_of_the_spec_only(machinery: Machinery) -> None:
     deployments = info(machinery, "apps", "deployments")
     made = create(machinery, "apps", "deployments", deployment())
+
     def merge(patch: Object, sub: str = "") -> Object:
         return machinery.patch(deployments, "default", "web", "merge", patch, WriteOptions("test"), sub)[0].obj
 
@@ -133,7 +175,11 @@ def test_the_generation_counts_changes_of_the_spec_only(machinery: Machinery) ->
     assert merge({"metadata": {"labels": {"a": "b"}}})["metadata"]["generation"] == 1
     assert merge({"spec": {"replicas": 3}})["metadata"]["generation"] == 2
     reported = merge({"status": {"replicas": 3}, "spec": {"replicas": 9}}, "status")
-    assert (reported["metadata"]["generation"], reported["spec"]["replicas"], reported["status"]["replicas"]) == (2, 3, 3)
+    assert (reported["metadata"]["generation"], reported["spec"]["replicas"], reported["status"]["replicas"]) == (
+        2,
+        3,
+        3,
+    )
     assert merge({"status": {"replicas": 7}})["status"]["replicas"] == 3, "the main resource does not write the status"
 
 
@@ -184,7 +230,9 @@ def test_a_running_pod_gets_its_grace_and_a_waiting_one_goes_at_once(machinery: 
     assert machinery.store.get("/pods", "default", "waiting") is None
     removal.delete(machinery, pods, "default", "running", DeleteOptions(grace=5))
     assert machinery.entry(pods, "default", "running").obj["metadata"]["deletionGracePeriodSeconds"] == 5
-    machinery.patch(pods, "default", "running", "merge", {"status": {"phase": "Running"}}, WriteOptions("test"), "status")
+    machinery.patch(
+        pods, "default", "running", "merge", {"status": {"phase": "Running"}}, WriteOptions("test"), "status"
+    )
     assert machinery.store.get("/pods", "default", "running") is not None
     removal.delete(machinery, pods, "default", "running", DeleteOptions(grace=0))
     assert machinery.store.get("/pods", "default", "running") is None
@@ -205,9 +253,15 @@ def test_a_namespace_ends_when_it_is_finalized_and_takes_nothing_new(machinery: 
 
 
 def test_a_definition_is_served_at_once_and_takes_its_objects_along(machinery: Machinery) -> None:
-    schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer", "default": 3}}}}}
+    schema = {
+        "type": "object",
+        "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer", "default": 3}}}},
+    }
     made = create(machinery, "apiextensions.k8s.io", "customresourcedefinitions", definition(schema), "")
-    assert {c["type"]: c["status"] for c in made["status"]["conditions"]} == {"NamesAccepted": "True", "Established": "True"}
+    assert {c["type"]: c["status"] for c in made["status"]["conditions"]} == {
+        "NamesAccepted": "True",
+        "Established": "True",
+    }
     thing = create(machinery, "test.dev", "things", {"metadata": {"name": "t"}, "spec": {"colour": "red"}})
     assert thing["spec"] == {"size": 3}
     crds = info(machinery, "apiextensions.k8s.io", "customresourcedefinitions")
@@ -219,5 +273,7 @@ def test_a_definition_is_served_at_once_and_takes_its_objects_along(machinery: M
 def test_an_update_of_a_custom_resource_names_the_version_it_saw(machinery: Machinery) -> None:
     create(machinery, "apiextensions.k8s.io", "customresourcedefinitions", definition({"type": "object"}), "")
     create(machinery, "test.dev", "things", {"metadata": {"name": "t"}})
-    with pytest.raises(ApiError, match="metadata.resourceVersion: Invalid value: 0: must be specified for an update"):
-        machinery.update(info(machinery, "test.dev", "things"), "default", "t", {"metadata": {"name": "t"}}, WriteOptions("x"))
+    with pytest.raises(ApiError, match=r"metadata\.resourceVersion: Invalid value: 0: must be specified for an update"):
+        machinery.update(
+            info(machinery, "test.dev", "things"), "default", "t", {"metadata": {"name": "t"}}, WriteOptions("x")
+        )

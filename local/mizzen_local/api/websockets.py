@@ -15,4 +15,4 @@ class KubernetesWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.conn.process_subprotocol = lambda _: None  # type: ignore[method-assign]
+        self.conn.process_subprotocol = lambda _: None  # type: ignore[method-assign, assignment]
