@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -97,6 +98,17 @@ class Platform:
         for pid in victims:
             kill(pid)
 
+    def exposed(self) -> set[str]:
+        """Command lines of the platform's processes that listen beyond loopback."""
+        sockets = {f"socket:[{inode}]" for inode in listening_beyond_loopback()}
+        state = str(self.state).encode()
+        found = set()
+        for pid in processes():
+            of_a_pod = any(variable.startswith(b"MIZZEN_POD_IP=") for variable in environment(pid))
+            if (of_a_pod or state in command_line(pid)) and sockets & open_files(pid):
+                found.add(command_line(pid).decode(errors="replace"))
+        return found
+
 
 def until(probe: Callable[[], T | None], timeout: float, interval: float = 0.5) -> T:
     """Poll until `probe` answers with something true."""
@@ -125,6 +137,28 @@ def command_line(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
     except OSError:
         return b""
+
+
+def open_files(pid: int) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(entry.readlink()))
+    return found
+
+
+def listening_beyond_loopback() -> list[str]:
+    """Inodes of listening TCP sockets; addresses are hexadecimal, in the order of the machine's bytes."""
+    inodes = []
+    for table, loopback in (("tcp", "7F"), ("tcp6", "00000000000000000000FFFF7F")):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            words = fields[1].partition(":")[0]
+            address = "".join(bytes.fromhex(words[i : i + 8])[::-1].hex().upper() for i in range(0, len(words), 8))
+            if fields[3] == "0A" and not address.startswith(loopback) and address != "0" * 31 + "1":
+                inodes.append(fields[9])
+    return inodes
 
 
 def kill(pid: int) -> bool:

@@ -58,6 +58,7 @@ def test_the_main_job_survives_the_death_of_each_process(platform: Platform, raw
     platform.wait("searchjob/chaos", "Succeeded")
 
     until(lambda: step(platform) >= 40, 240)
+    assert platform.exposed() == set(), "everything listens on loopback only"
     platform.kill_pod(WORKERS + "TrainingJob")
     reached = step(platform)
     until(lambda: step(platform) > reached + 40 or step(platform) == 0, 240)

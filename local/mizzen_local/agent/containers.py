@@ -18,7 +18,12 @@ from typing import Any
 
 from mizzen_local.agent import sandbox
 
-_LAUNCHER = str(Path(sandbox.__file__))
+# Without site-packages, so that it starts in milliseconds; this package's folder is the only one added.
+_LAUNCHER = (
+    *(sys.executable, "-I", "-S", "-c"),
+    "import sys; sys.path.append(sys.argv.pop(1)); from mizzen_local.agent.sandbox import main; main()",
+    str(Path(sandbox.__file__).parents[2]),
+)
 _MESSAGE_LIMIT = 4096
 _LOST = "the container's supervisor ended without leaving an exit status (was the machine restarted?)"
 
@@ -71,7 +76,7 @@ class Container:
         spec = {**spec, "dir": str(folder), "fallback_to_logs": fallback_to_logs}
         spec["mounts"] = [*spec["mounts"], {"source": str(termination), "target": spec["termination_path"]}]
         sandbox.write_json(str(folder / "spec.json"), spec)
-        command = [sys.executable, "-I", "-S", _LAUNCHER, "run", str(folder / "spec.json")]
+        command = [*_LAUNCHER, "run", str(folder / "spec.json")]
         errors = (folder / "supervisor.log").open("wb")
         with errors:
             self._process = subprocess.Popen(
@@ -217,9 +222,8 @@ class Container:
         """Start a command in the container's namespaces."""
         spec = str(self.attempt_folder() / "spec.json")
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", _LAUNCHER, "enter", spec, *argv,
-            stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=stderr,
-        )  # fmt: skip
+            *_LAUNCHER, "enter", spec, *argv, stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=stderr
+        )
 
     async def execute(self, argv: list[str], seconds: float) -> tuple[int, str]:
         """Run a command inside; (exit code, output). 124 when it took too long."""

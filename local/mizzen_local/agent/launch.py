@@ -29,10 +29,20 @@ def arguments(spec: Object, image: Image, env: dict[str, str]) -> list[str]:
 
 
 def launch_spec(
-    spec: Object, *, argv: list[str], env: dict[str, str], hostname: str, mounts: list[Mount], hidden: Iterable[Path]
+    spec: Object,
+    *,
+    argv: list[str],
+    env: dict[str, str],
+    hostname: str,
+    mounts: list[Mount],
+    hidden: Iterable[Path],
+    network: dict[str, str],
 ) -> dict[str, Any]:
-    """`hidden` are folders of the host that no pod may see; what a pod needs of them is mounted."""
-    kept = [Mount(p, p, True) for p in {sys.prefix, sys.base_prefix} if p.startswith("/tmp/")]  # noqa: S108
+    """`hidden` are folders of the host that no pod may see; what a pod needs of them is mounted.
+
+    `network` is the pod's address and the folder of its ports, or nothing for a pod in the host's network.
+    """
+    kept = [Mount(folder, folder, True) for folder in _python_folders() if folder.startswith("/tmp/")]  # noqa: S108
     read_only = bool((spec.get("securityContext") or {}).get("readOnlyRootFilesystem"))
     return {
         "argv": argv,
@@ -40,8 +50,15 @@ def launch_spec(
         "cwd": spec.get("workingDir") or "/",
         "create_cwd": bool(spec.get("workingDir")) and not read_only,
         "hostname": hostname,
+        **network,
         "hide": [str(folder) for folder in hidden if folder not in Path(sys.prefix).parents],
         "mounts": [m.json() for m in sorted([*kept, *mounts], key=lambda m: m.target.count("/"))],
         "termination_path": spec.get("terminationMessagePath") or "/dev/termination-log",
         "read_only_root": read_only,
     }
+
+
+def _python_folders() -> list[str]:
+    """Where this Python and its packages lie, those of editable installs too; outermost folders only."""
+    folders = sorted({sys.prefix, sys.base_prefix, *(p for p in sys.path if Path(p).is_dir())})
+    return [f for f in folders if not any(Path(other) in Path(f).parents for other in folders)]

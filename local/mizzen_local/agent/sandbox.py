@@ -1,6 +1,6 @@
 """The launcher between the node agent and a container's process: one supervisor and one init for each container.
 
-Run as a script with nothing but the standard library, so that it starts in milliseconds and outlives the agent:
+Runs with nothing but the standard library, so that it starts in milliseconds and outlives the agent:
 
     agent ── sandbox.py run spec.json         supervisor: own session, copies output to the log, writes exit.json
                 └── init                      PID 1 of a new PID namespace, own mounts, reaps and forwards signals
@@ -22,6 +22,8 @@ import time
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
+
+from mizzen_local.agent.portspace import PortSpace
 
 NEWNS, NEWUTS, NEWUSER, NEWPID = 0x00020000, 0x04000000, 0x10000000, 0x20000000
 RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, REC, PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
@@ -166,7 +168,12 @@ _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 155)
 # -- init: PID 1 of the container -------------------------------------------------------------------------------------
 
 
-def _exec(spec: dict[str, Any], errors: int) -> NoReturn:
+def _port_space(spec: dict[str, Any]) -> PortSpace | None:
+    """None for a pod in the host's network."""
+    return PortSpace(spec["ip"], spec["ports"]) if spec.get("ip") else None
+
+
+def _exec(spec: dict[str, Any], errors: int, ports: PortSpace | None) -> NoReturn:
     argv, env = spec["argv"], spec["env"]
     try:
         os.setsid()
@@ -176,6 +183,8 @@ def _exec(spec: dict[str, Any], errors: int) -> NoReturn:
         if spec.get("create_cwd"):
             os.makedirs(spec["cwd"], exist_ok=True)
         os.chdir(spec["cwd"])
+        if ports:
+            ports.enter()
         os.execvpe(argv[0], argv, env)  # noqa: S606
     except FileNotFoundError:
         where = "working directory" if not os.path.isdir(spec["cwd"]) else "executable file"
@@ -186,7 +195,7 @@ def _exec(spec: dict[str, Any], errors: int) -> NoReturn:
     os._exit(127)
 
 
-def _init(spec: dict[str, Any], errors: int) -> NoReturn:
+def _init(spec: dict[str, Any], errors: int, ports: PortSpace | None) -> NoReturn:
     try:
         _libc.prctl(PDEATHSIG, signal.SIGKILL)
         unshare(NEWNS | NEWUTS)
@@ -198,7 +207,7 @@ def _init(spec: dict[str, Any], errors: int) -> NoReturn:
         os._exit(128)
     command = os.fork()
     if command == 0:
-        _exec(spec, errors)
+        _exec(spec, errors, ports)
     os.close(errors)
     while True:
         number = signal.sigwait((*_FORWARDED, signal.SIGCHLD))
@@ -213,8 +222,7 @@ def _init(spec: dict[str, Any], errors: int) -> NoReturn:
             if pid == 0:
                 break
             if pid == command:
-                code = os.waitstatus_to_exitcode(status)
-                os._exit(code if code >= 0 else 128 - code)
+                os._exit(_exit_code(status))
 
 
 # -- supervisor: stays outside, writes the log and the exit status ----------------------------------------------------
@@ -257,6 +265,12 @@ def _stamp() -> bytes:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)).encode() + b".%09dZ" % (now % 10**9)
 
 
+def _read(descriptor: int, ports: PortSpace | None) -> bytes:
+    if ports:
+        ports.answer_until(descriptor)
+    return os.read(descriptor, 2**16)
+
+
 def run(spec_path: str) -> None:
     spec = json.loads(Path(spec_path).read_text())
     signal.pthread_sigmask(signal.SIG_BLOCK, [*_FORWARDED, signal.SIGCHLD])
@@ -273,6 +287,7 @@ def run(spec_path: str) -> None:
         unshare(NEWPID)
     output, output_end = os.pipe()
     errors, errors_end = os.pipe()
+    ports = _port_space(spec)
     init = os.fork()
     if init == 0:
         os.close(output)
@@ -280,19 +295,21 @@ def run(spec_path: str) -> None:
         os.dup2(output_end, 1)
         os.dup2(output_end, 2)
         os.close(output_end)
-        _init(spec, errors_end)
+        _init(spec, errors_end, ports)
     os.close(output_end)
     os.close(errors_end)
+    if ports:
+        ports.leave()
     write_json(f"{folder}/running.json", {**running, "startedAt": started, "init": init, "initStart": start_time(init)})
     log = _Log(f"{folder}/log")
-    while data := os.read(output, 2**16):
+    while data := _read(output, ports):
         log.write(data)
     log.close()
     _, status = os.waitpid(init, 0)
-    code = os.waitstatus_to_exitcode(status)
+    code = _exit_code(status)
     error = os.read(errors, 4096).decode(errors="replace")
     result = {
-        "exitCode": code if code >= 0 else 128 - code,
+        "exitCode": code,
         "startedAt": started,
         "finishedAt": time.time(),
         "error": error,
@@ -310,20 +327,35 @@ def enter(spec_path: str, argv: list[str]) -> int:
     pid = running["init"]
     if start_time(pid) != running["initStart"]:
         raise SystemExit("the container does not run")
+    ports = _port_space(spec)
+    inside = os.fork()
+    if inside == 0:
+        os._exit(_enter({**spec, "argv": argv, "create_cwd": False}, pid, ports))
+    if ports:  # this process stays outside, where the pod's folder and all processes can be seen
+        ports.leave()
+        ports.answer_until(os.pidfd_open(inside))
+    return _exit_code(os.waitpid(inside, 0)[1])
+
+
+def _enter(spec: dict[str, Any], pid: int, ports: PortSpace | None) -> int:
     kinds = [*(["user"] if os.geteuid() else []), "mnt", "uts", "pid"]
     files = [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in kinds]
     for file in files:
         _check(_libc.setns(file, 0), "setns")
+    _libc.prctl(PDEATHSIG, signal.SIGKILL)
     child = os.fork()
     if child == 0:
         _libc.prctl(PDEATHSIG, signal.SIGKILL)
-        _exec({**spec, "argv": argv, "create_cwd": False}, 2)
-    _, status = os.waitpid(child, 0)
+        _exec(spec, 2, ports)
+    return _exit_code(os.waitpid(child, 0)[1])
+
+
+def _exit_code(status: int) -> int:
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
-if __name__ == "__main__":
+def main() -> None:
     if sys.argv[1] == "run":
         run(sys.argv[2])
     else:

@@ -267,7 +267,10 @@ class PodWorker:
         temporary.chmod(0o1777)
         own = [Mount(str(temporary), "/tmp"), Mount(str(self.folder / "hosts"), "/etc/hosts")]  # noqa: S108
         mounts = [*own, *self.volumes.mounts(spec, env)]
-        launch = launch_spec(spec, argv=argv, env=env, hostname=hostname, mounts=mounts, hidden=node.hidden)
+        network = {} if pod["spec"].get("hostNetwork") else {"ip": self.ip, "ports": str(self.folder / "ports")}
+        launch = launch_spec(
+            spec, argv=argv, env=env, hostname=hostname, mounts=mounts, hidden=node.hidden, network=network
+        )
         fallback = spec.get("terminationMessagePolicy") == "FallbackToLogsOnError"
         self._say("Created", f"Created container: {name}", container=name)
         self.containers[name].start(launch, fallback_to_logs=fallback)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import time
 from collections.abc import Iterator
 
@@ -54,13 +53,9 @@ def lean_environment() -> None:
 
 @contextlib.contextmanager
 def ray_head(ip: str, board: ProgressBoard) -> Iterator[None]:
-    """A Ray head in this pod, with this process as its driver, for as long as the context lasts.
-
-    GCS takes the contract's port, or a free one where several pods share a machine's ports; workers learn
-    it from the progress server.
-    """
+    """A Ray head in this pod, with this process as its driver, for as long as the context lasts."""
     lean_environment()
-    port = _free_port(contract.PORT_RAY_GCS)
+    port = contract.PORT_RAY_GCS
     os.environ["RAY_GCS_SERVER_PORT"] = str(port)
     started = time.monotonic()
     import ray
@@ -98,13 +93,3 @@ def wait_for_workers(wanted: int, least: int, patience: float = 20.0, limit: flo
                 f"{here} of at least {least} workers joined within {limit:.0f} s: see the pods of the workers' Job"
             )
         time.sleep(0.1)
-
-
-def _free_port(preferred: int) -> int:
-    """`preferred` if nothing on this machine listens there (GCS binds to all addresses), else any free port."""
-    for port in (preferred, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("", port))
-            return int(probe.getsockname()[1])
-    raise ClusterError("no free port for Ray")
