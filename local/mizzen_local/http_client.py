@@ -16,6 +16,7 @@ import aiohttp
 import yaml
 
 from mizzen_local.client import ApiError, Object, PatchType, Resource, WatchEvent
+from mizzen_local.resources import PODS
 
 _PATCH_TYPES = {
     "json": "application/json-patch+json",
@@ -121,20 +122,37 @@ class HttpClient:
     ) -> Object:
         """One call to any path of the server; a failure to connect is an ApiError with code 0."""
         data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": content_type} if data is not None else {}
+        text = await self._call(method, path, query, data, headers)
+        found: Object = json.loads(text) if text else {}
+        return found
+
+    async def log(self, namespace: str, pod: str, container: str, *, lines: int, previous: bool = False) -> str:
+        """The end of what a container printed."""
+        query = {"container": container, "tailLines": str(lines), "previous": str(previous).lower()}
+        return await self._call("GET", _path(PODS, namespace, pod, "log"), query)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        data: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> str:
         try:
             async with self.session.request(
                 method,
                 self.config.server + path,
                 data=data,
                 params=query,
-                headers={"Content-Type": content_type} if data is not None else None,
+                headers=headers,
                 timeout=aiohttp.ClientTimeout(total=30),
             ) as response:
                 text = await response.text()
                 if response.status >= 400:
                     raise _error(response.status, text)
-                found: Object = json.loads(text) if text else {}
-                return found
+                return text
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(0, "Unreachable", f"{self.config.server}: {error or type(error).__name__}") from error
 

@@ -22,6 +22,7 @@ from mizzen_local.objects import is_true
 from mizzen_local.progress import Progress
 from mizzen_local.resources import NODES, PODS
 from mizzen_local.state import StartError, State
+from mizzen_local.trouble import troubles
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 45.0
@@ -60,7 +61,10 @@ def up(options: UpOptions, progress: Progress) -> None:
         values = chart.merged(chart.laptop_values(), chart.parse_values(options.value_files, options.settings))
         with progress.step("chart mizzen in namespace mizzen-system") as step:
             asyncio.run(_definitions(state, path))
-            what, revision = chart.install(state.kubeconfig, path, values, timeout=options.timeout)
+            try:
+                what, revision = chart.install(state.kubeconfig, path, values, timeout=options.timeout)
+            except chart.ChartError as error:
+                raise chart.ChartError("\n".join([str(error), *asyncio.run(_troubles(state))])) from error
             step.note(f"{what}, revision {revision}")
     progress.say(f"\n  export KUBECONFIG={state.kubeconfig}\n  kubectl get pods -A\n")
 
@@ -68,6 +72,14 @@ def up(options: UpOptions, progress: Progress) -> None:
 async def _definitions(state: State, path: Path) -> None:
     async with HttpClient.from_kubeconfig(state.kubeconfig) as client:
         await chart.apply_definitions(client, path)
+
+
+async def _troubles(state: State) -> list[str]:
+    async with HttpClient.from_kubeconfig(state.kubeconfig) as client:
+        try:
+            return await troubles(client, chart.NAMESPACE)
+        except ApiError as error:
+            return [f"and the API server does not answer: {error}"]
 
 
 def daemon_command(state: State, options: UpOptions) -> list[str]:

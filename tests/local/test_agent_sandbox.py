@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mizzen_local.agent.containers import Container
+from mizzen_local.agent.launch import python_mounts
 from mizzen_local.agent.sandbox import start_time
 
 SECONDS = 10.0
@@ -21,7 +22,8 @@ SECONDS = 10.0
 def launch(folder: Path, script: str, **more: Any) -> dict[str, Any]:
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
-    mounts = [{"source": str(temporary), "target": "/tmp"}, *more.pop("mounts", [])]
+    kept = [mount.json() for mount in python_mounts()]
+    mounts = [{"source": str(temporary), "target": "/tmp"}, *kept, *more.pop("mounts", [])]
     return {
         "argv": ["sh", "-c", script],
         "env": {"PATH": "/usr/bin:/bin"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from mizzen_local.http_client import HttpClient
+from mizzen_local.trouble import troubles
 from tests.conftest import EmbeddedCluster
 
 pytestmark = pytest.mark.cluster
@@ -241,3 +244,22 @@ def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
         done = other.mizzen_local("up", "--no-chart", "--port", str(port), check=False)
     assert done.returncode == 1
     assert f"port {port} is taken by another process" in done.stderr
+
+
+async def test_a_pod_in_trouble_is_explained(embedded_cluster: EmbeddedCluster) -> None:
+    script = "echo opening the ledger; echo ledger is locked; exit 3"
+    embedded_cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "troubled"}})
+    crashing = pod("crashing", shell(script), restartPolicy="Always")
+    unknown = pod("unknown", {"name": "c", "image": "nowhere.test/nothing:1"})
+    embedded_cluster.kubectl(
+        "apply", "-n", "troubled", "-f", "-", stdin=json.dumps(crashing) + "\n---\n" + json.dumps(unknown)
+    )
+    async with HttpClient.from_kubeconfig(embedded_cluster.kubeconfig) as client:
+        async with asyncio.timeout(30):
+            said = ""
+            while "CrashLoopBackOff" not in said or "nothing:1" not in said:
+                said = "\n".join(await troubles(client, "troubled"))
+                await asyncio.sleep(0.1)
+    assert "pod crashing is Running" in said
+    assert "ledger is locked" in said
+    assert "pod unknown is Pending" in said

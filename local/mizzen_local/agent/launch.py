@@ -42,7 +42,6 @@ def launch_spec(
 
     `network` is the pod's address and the folder of its ports, or nothing for a pod in the host's network.
     """
-    kept = [Mount(folder, folder, True) for folder in _python_folders() if folder.startswith("/tmp/")]  # noqa: S108
     read_only = bool((spec.get("securityContext") or {}).get("readOnlyRootFilesystem"))
     return {
         "argv": argv,
@@ -52,13 +51,14 @@ def launch_spec(
         "hostname": hostname,
         **network,
         "hide": [str(folder) for folder in hidden if folder not in Path(sys.prefix).parents],
-        "mounts": [m.json() for m in sorted([*kept, *mounts], key=lambda m: m.target.count("/"))],
+        "mounts": [m.json() for m in sorted([*python_mounts(), *mounts], key=lambda m: m.target.count("/"))],
         "termination_path": spec.get("terminationMessagePath") or "/dev/termination-log",
         "read_only_root": read_only,
     }
 
 
-def _python_folders() -> list[str]:
-    """Where this Python and its packages lie, those of editable installs too; outermost folders only."""
-    folders = sorted({sys.prefix, sys.base_prefix, *(p for p in sys.path if Path(p).is_dir())})
-    return [f for f in folders if not any(Path(other) in Path(f).parents for other in folders)]
+def python_mounts() -> list[Mount]:
+    """Where this Python and its packages lie, editable ones too, as far as a pod's own /tmp would cover them."""
+    folders = {p for p in (sys.prefix, sys.base_prefix, *sys.path) if p.startswith("/tmp/") and Path(p).is_dir()}  # noqa: S108
+    outermost = [f for f in folders if not any(Path(other) in Path(f).parents for other in folders)]
+    return [Mount(folder, folder, True) for folder in sorted(outermost)]
