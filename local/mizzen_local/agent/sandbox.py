@@ -112,8 +112,12 @@ def _make_read_only(target: str) -> None:
     mount("none", target, flags=BIND | REMOUNT | RDONLY | kept)
 
 
-def _overlay_each(base: str, root: str, points: list[str]) -> None:
-    """In a user namespace no overlay may lie over a folder that holds mounts, so each top folder gets its own."""
+def _overlay_each(base: str, root: str, points: list[str]) -> list[str]:
+    """In a user namespace no overlay may lie over a folder that holds mounts, so each top folder gets its own.
+
+    Answers these folders.
+    """
+    own = ["/"]
     mount(root, root, flags=BIND)  # pivot_root wants a mount point
     for entry in os.scandir("/"):
         target = root + entry.path
@@ -128,6 +132,8 @@ def _overlay_each(base: str, root: str, points: list[str]) -> None:
             for folder in (upper, work, target):
                 os.mkdir(folder)
             mount("overlay", target, "overlay", data=f"lowerdir={entry.path},upperdir={upper},workdir={work},userxattr")
+            own.append(entry.path)
+    return own
 
 
 def enter_root(spec: dict[str, Any]) -> None:
@@ -141,8 +147,9 @@ def enter_root(spec: dict[str, Any]) -> None:
         os.mkdir(f"{base}/{part}")
     root = f"{base}/merged"
     if os.geteuid():
-        _overlay_each(base, root, points)
+        own = _overlay_each(base, root, points)
     else:
+        own = ["/"]
         mount("overlay", root, "overlay", data=f"lowerdir=/,upperdir={base}/upper,workdir={base}/work")
         for point in points:
             mount(point, root + point, flags=BIND | REC)
@@ -159,7 +166,8 @@ def enter_root(spec: dict[str, Any]) -> None:
     _check(_libc.umount2(b"/.host", DETACH), "umount")
     os.rmdir("/.host")
     if spec.get("read_only_root"):
-        _make_read_only("/")
+        for folder in own:
+            _make_read_only(folder)
 
 
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 155)
