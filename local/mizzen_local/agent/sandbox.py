@@ -166,8 +166,10 @@ def enter_root(spec: dict[str, Any]) -> None:
     _check(_libc.umount2(b"/.host", DETACH), "umount")
     os.rmdir("/.host")
     if spec.get("read_only_root"):
+        mounted = {entry["target"] for entry in spec["mounts"]}
         for folder in own:
-            _make_read_only(folder)
+            if folder not in mounted:
+                _make_read_only(folder)
 
 
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 155)
