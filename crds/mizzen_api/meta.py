@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -14,6 +14,9 @@ DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 MAX_NAME = 40
 
 FreeForm = dict[str, Any]  # becomes an object that keeps unknown fields
+
+# A measured value, in a status: five significant digits, for tables are read by people; MLflow has all of them.
+Measured = Annotated[float, PlainSerializer(lambda value: float(f"{value:.5g}"), return_type=float)]
 
 
 class ApiModel(BaseModel):

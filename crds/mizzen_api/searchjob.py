@@ -12,6 +12,7 @@ from mizzen_api.meta import (
     ApiModel,
     FreeForm,
     LocalReference,
+    Measured,
     ObjectMeta,
     PrinterColumn,
     Resources,
@@ -109,7 +110,7 @@ class Trial(ApiModel):
 
     name: str = Field("", description="Name of the trial, as in MLflow.")
     parameters: FreeForm = Field(default_factory=dict, description="The trial's point of the space.")
-    metrics: dict[str, float] = Field(default_factory=dict, description="Its best metrics on the validation split.")
+    metrics: dict[str, Measured] = Field(default_factory=dict, description="Its best metrics on the validation split.")
 
 
 class SearchJobStatus(Status):

@@ -12,6 +12,7 @@ from mizzen_api.meta import (
     ApiModel,
     FreeForm,
     LocalReference,
+    Measured,
     ObjectMeta,
     PrinterColumn,
     Resources,
@@ -110,8 +111,8 @@ class TrainerStatus(ApiModel):
     workers: int = Field(0, description="Workers that train now.")
     restarts: int = Field(0, description="Times that the group of workers was started again.")
     resumed_from_step: int | None = Field(None, description="Step of the checkpoint that the present attempt began at.")
-    samples_per_second: float | None = Field(None, description="Rows a second over all workers.")
-    metrics: dict[str, float] = Field(default_factory=dict, description="Newest metrics; test_* once trained.")
+    samples_per_second: Measured | None = Field(None, description="Rows a second over all workers.")
+    metrics: dict[str, Measured] = Field(default_factory=dict, description="Newest metrics; test_* once trained.")
 
 
 class ModelVersion(ApiModel):

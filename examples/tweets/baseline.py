@@ -25,6 +25,7 @@ def main() -> None:
         json.dumps(
             {
                 "majority": sum(label == majority for label in truth) / len(truth),
+                "rows": len(truth),
                 "tfidf": float(model.score(test["raw.text"].to_pylist(), truth)),
             }
         )

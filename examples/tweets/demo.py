@@ -87,7 +87,9 @@ def main() -> None:
         job_seconds = time.monotonic() - applied
         report(cluster, baseline.result())
     console.print(f"\nThe job took {job_seconds:.0f} s, all in all {time.monotonic() - started:.0f} s.")
-    console.print(f"To stop:  mizzen down --state-dir {state}   (make down; add --purge to forget everything)")
+    console.print(
+        f"To stop:  mizzen down --state-dir {state}   (make down; add --purge to forget everything)", soft_wrap=True
+    )
 
 
 def wait_for(cluster: Cluster, resource: str, condition: str, since: float) -> None:
@@ -141,11 +143,11 @@ def report(cluster: Cluster, baseline: dict[str, float]) -> None:
     console.print(cluster.kubectl("get", "mizzen").rstrip(), soft_wrap=True)
 
     console.rule(f"5. POST {url}/predict")
-    table = Table("sentence", "answer", "probabilities", "variant")
+    classes = predict(url, SENTENCES[0])[1]["probabilities"]
+    table = Table("sentence", "answer", *classes, "variant")
     for sentence in SENTENCES:
         variant, answer = predict(url, sentence)
-        shown = "  ".join(f"{name} {p:.2f}" for name, p in answer["probabilities"].items())
-        table.add_row(sentence, answer["label"], shown, variant)
+        table.add_row(sentence, answer["label"], *(f"{p:.2f}" for p in answer["probabilities"].values()), variant)
     console.print(table)
     answered = Counter(predict(url, SENTENCES[i % len(SENTENCES)])[0] for i in range(REQUESTS))
     console.print(f"{REQUESTS} requests: " + ", ".join(f"{n} by {variant}" for variant, n in answered.most_common()))
@@ -157,25 +159,17 @@ def report(cluster: Cluster, baseline: dict[str, float]) -> None:
         "text-bag (champion)": test_accuracy(cluster, "trainingjob/tweets-baseline"),
         "winner of the search (candidate)": test_accuracy(cluster, "trainingjob/tweets"),
     }
-    table = Table("model", "accuracy")
+    table = Table("model", "accuracy", "± standard error")
     for name, accuracy in scores.items():
-        table.add_row(name, f"{accuracy:.3f}")
+        table.add_row(name, f"{accuracy:.3f}", f"{(accuracy * (1 - accuracy) / baseline['rows']) ** 0.5:.3f}")
     console.print(table)
 
     console.rule("7. where to look")
-    address = cluster.kubectl(
-        "get",
-        "service",
-        "mizzen-mlflow",
-        "-n",
-        "mizzen-system",
-        "-o",
-        ADDRESS,
-    )
+    address = cluster.kubectl("get", "service", "mizzen-mlflow", "-n", "mizzen-system", "-o", ADDRESS)
     console.print(f"MLflow   http://{address}")
-    console.print(f"Service  {url}/predict   (Open Inference Protocol: {url}/v2)")
-    console.print(f"Metrics  {url}/metrics")
-    console.print(f"kubectl  export KUBECONFIG={cluster.kubeconfig}")
+    console.print(f"Service  {url}/predict   (Open Inference Protocol: {url}/v2)", soft_wrap=True)
+    console.print(f"Metrics  {url}/metrics", soft_wrap=True)
+    console.print(f"kubectl  export KUBECONFIG={cluster.kubeconfig}", soft_wrap=True)
 
 
 def test_accuracy(cluster: Cluster, job: str) -> float:

@@ -104,7 +104,7 @@ def choose(pod: Object, rooms: list[Room]) -> tuple[Room | None, str]:
     if not rooms:
         return None, "no nodes available to schedule pods"
     listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    return None, f"0/{len(rooms)} nodes are available: {listed}. preemption: not supported by the embedded cluster."
+    return None, f"0/{len(rooms)} nodes are available: {listed}."
 
 
 def order(pod: Object) -> tuple[int, str, str]:
