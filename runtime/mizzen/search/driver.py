@@ -15,15 +15,15 @@ from mizzen.errors import UserError
 from mizzen.models import catalog
 from mizzen.search import space
 from mizzen.search.record import SearchRecord
+from mizzen.search.telemetry import Telemetry, too_many_failed
 from mizzen.train.plan import DEFAULT_LEARNING_RATE, TrainPlan
 from mizzen.workload import config as configuration
 from mizzen.workload.progress import ProgressBoard
 from mizzen.workload.ray_head import ray_head, wait_for_workers
 from mizzen.workload.worker import threads
-from mizzen_api import contract
 from mizzen_api.conditions import Reason
 from mizzen_api.searchjob import SearchJobSpec
-from mizzen_api.workload import SearchReport, WorkloadConfig
+from mizzen_api.workload import WorkloadConfig
 
 if TYPE_CHECKING:
     from mizzen.search.childruns import ChildRuns
@@ -62,39 +62,6 @@ def run(config: WorkloadConfig, board: ProgressBoard) -> str:
             log.info("%d trials in %.1f s", len(record.trials), time.monotonic() - started)
             runs.close(record.best)
     return _conclude(record, spec)
-
-
-class Telemetry:
-    """Counts and the best trial, from the callbacks of Ray Tune to the Progress."""
-
-    def __init__(self, board: ProgressBoard, record: SearchRecord, spec: SearchJobSpec, model: str) -> None:
-        self.board, self.record, self.spec, self.model = board, record, spec, model
-        self.running: set[str] = set()
-
-    @property
-    def left(self) -> int:
-        return self.spec.max_trial_count - len(self.record.trials)
-
-    @property
-    def over(self) -> bool:
-        return self.record.goal_reached or too_many_failed(self.record, self.spec)
-
-    def publish(self) -> None:
-        counts = self.record.counts(len(self.running))
-        for state, count in counts.model_dump().items():
-            self.board.gauge(contract.METRIC_SEARCH_TRIALS, count, state=state)
-        self.board.update(
-            search=SearchReport(
-                trials=counts,
-                current_optimal_trial=self.record.optimal(),
-                model=self.model,
-                progress_percentage=100 * len(self.record.trials) // self.spec.max_trial_count,
-            )
-        )
-
-
-def too_many_failed(record: SearchRecord, spec: SearchJobSpec) -> bool:
-    return len(record.failed) >= max(1, spec.max_failed_trial_count)
 
 
 def _tune(config: WorkloadConfig, spec: SearchJobSpec, model: str, telemetry: Telemetry, runs: ChildRuns) -> None:

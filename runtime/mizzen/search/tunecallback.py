@@ -14,7 +14,7 @@ from mizzen.search.trial import FAILED
 
 if TYPE_CHECKING:
     from mizzen.search.childruns import ChildRuns
-    from mizzen.search.driver import Telemetry
+    from mizzen.search.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
