@@ -16,6 +16,8 @@ import yaml
 
 from .conftest import ApiProcess
 
+pytestmark = pytest.mark.cluster
+
 Until = Callable[..., Any]
 
 
