@@ -28,15 +28,16 @@ lint: setup ## ruff, mypy strict, import rules, generated files
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy crds/mizzen_api operator/mizzen_operator runtime/mizzen kernels/mizzen_kernels local/mizzen_local
 	@PYTHONWARNINGS=ignore $(BIN)/lint-imports
-	@$(BIN)/mypy dashboards docs/generate_api.py
+	@$(BIN)/mypy dashboards docs/generate_api.py docs/generate_cli.py
 	@for part in crds dashboards; do $(BIN)/python $$part/generate.py --check || exit 1; done
-	@$(BIN)/python docs/generate_api.py --check
+	@$(BIN)/python docs/generate_api.py --check && $(BIN)/python docs/generate_cli.py --check
 
 format: setup ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-manifests: setup ## Generate CRDs, dashboard and API reference from code
-	@$(BIN)/python crds/generate.py && $(BIN)/python dashboards/generate.py && $(BIN)/python docs/generate_api.py
+manifests: setup ## Generate CRDs, dashboard and references from code
+	@$(BIN)/python crds/generate.py && $(BIN)/python dashboards/generate.py && $(BIN)/python docs/generate_api.py \
+		&& $(BIN)/python docs/generate_cli.py
 
 lock: setup ## Write requirements.lock from what .venv holds
 	@$(BIN)/python tools/lock.py

@@ -18,7 +18,9 @@ from mizzen_local.chart import ChartError
 from mizzen_local.progress import Progress
 from mizzen_local.state import StartError, default_state
 
-app = typer.Typer(no_args_is_help=True, help="A Kubernetes cluster on this machine, without containers.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="A Kubernetes cluster on this machine, without containers."
+)
 
 StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Where the cluster keeps its state.")]
 

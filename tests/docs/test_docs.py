@@ -24,8 +24,9 @@ def paths(schema: dict[str, Any], prefix: str) -> Iterator[str]:
         yield from paths(child.get("items", {}), f"{prefix}{name}[].")
 
 
-def test_api_reference_is_generated() -> None:
-    command = [sys.executable, str(DOCS / "generate_api.py"), "--check"]
+@pytest.mark.parametrize("script", ["generate_api.py", "generate_cli.py"])
+def test_references_are_generated(script: str) -> None:
+    command = [sys.executable, str(DOCS / script), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -38,6 +39,21 @@ def test_every_field_is_in_the_reference(crd: Path) -> None:
     chapter = text.split(f"\n## {document['spec']['names']['kind']}\n")[1].split("\n## ")[0]
     wanted = {path for part in ("spec", "status") for path in paths(schema[part], "")}
     assert wanted - set(re.findall(r"^\| \**`([^`]+)`", chapter, re.M)) == set()
+
+
+def test_every_command_and_option_is_in_the_reference() -> None:
+    """Asked of the commands themselves, not of the generator."""
+    text = (DOCS / "cli.md").read_text()
+    mizzen = str(Path(sys.executable).with_name("mizzen"))
+    asked = [[], ["data"], ["local"], *([word] for word in ("up", "down", "status", "serve")), ["local", "node"]]
+    for path in asked:
+        done = subprocess.run(
+            [mizzen, *path, "--help"], capture_output=True, text=True, check=True, env={"COLUMNS": "200"}
+        )
+        for option in set(re.findall(r"(--[a-z][a-z-]+)", done.stdout)) - {"--help"}:
+            assert f"`{option}`" in text.split(f"\n## mizzen {' '.join(path)}\n")[1].split("\n## ")[0], (path, option)
+        for command in re.findall(r"^│ ([a-z][a-z-]+) ", done.stdout, re.M):
+            assert f"\n## {' '.join(['mizzen', *path, command])}" in text, (path, command)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
