@@ -1,6 +1,6 @@
 # The tracking server, of the version that the runtime's client has. Build from the root:
 # docker build -f docker/mlflow.Dockerfile .
-FROM docker.io/library/python:3.13-slim AS build
+FROM python:3.11-slim AS build
 WORKDIR /src
 COPY pyproject.toml ./
 RUN python -m venv /opt/mlflow \
@@ -8,7 +8,7 @@ RUN python -m venv /opt/mlflow \
 print(next(r for r in d["optional-dependencies"]["runtime"] if r.startswith("mlflow==")))') \
  && /opt/mlflow/bin/pip install --no-cache-dir "$version"
 
-FROM docker.io/library/python:3.13-slim
+FROM python:3.11-slim
 COPY --from=build /opt/mlflow /opt/mlflow
 ENV PATH=/opt/mlflow/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
 USER 65532:65532

@@ -1,5 +1,5 @@
 # The operator: no torch, no Ray. Build from the root: docker build -f docker/operator.Dockerfile .
-FROM docker.io/library/python:3.13-slim AS build
+FROM python:3.11-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY crds crds
@@ -9,7 +9,7 @@ COPY kernels kernels
 COPY local local
 RUN python -m venv /opt/mizzen && /opt/mizzen/bin/pip install --no-cache-dir ".[operator]"
 
-FROM docker.io/library/python:3.13-slim
+FROM python:3.11-slim
 COPY --from=build /opt/mizzen /opt/mizzen
 ENV PATH=/opt/mizzen/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 65532:65532
