@@ -7,6 +7,7 @@ COPY operator operator
 COPY runtime runtime
 COPY kernels kernels
 COPY local local
+COPY charts charts
 RUN python -m venv /opt/mizzen && /opt/mizzen/bin/pip install --no-cache-dir ".[operator]"
 
 FROM python:3.11-slim

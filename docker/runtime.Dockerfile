@@ -9,6 +9,7 @@ COPY operator operator
 COPY runtime runtime
 COPY kernels kernels
 COPY local local
+COPY charts charts
 RUN python -m venv /opt/mizzen \
  && /opt/mizzen/bin/pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} ".[runtime,serve,kernels]"
 
