@@ -4,7 +4,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo down test test-fast test-cluster lint format manifests lock clean
+.PHONY: help setup demo down test test-fast test-cluster fuzz lint format manifests lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,6 +23,14 @@ test: setup ## Every test (two cores: under 20 minutes)
 
 test-fast: setup ## Tests without cluster and Ray (under a minute)
 	@$(BIN)/python -m pytest -m "not cluster"
+
+# KUBECONFIG counts only on the command line: nobody's everyday cluster is tested by accident.
+test-cluster: setup ## The conformance suite on the embedded cluster, or on any with KUBECONFIG=file
+	@$(if $(filter command line,$(origin KUBECONFIG)),MIZZEN_TEST_KUBECONFIG=$(abspath $(KUBECONFIG))) \
+		$(BIN)/python -m pytest tests/cluster
+
+fuzz: setup ## Random requests against the embedded API server: EXAMPLES=20000
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/python -m pytest -q tests/local/test_api_fuzz.py
 
 lint: setup ## ruff, mypy strict, import rules, generated files
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

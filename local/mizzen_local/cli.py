@@ -42,6 +42,9 @@ def up(  # noqa: PLR0913, PLR0917
     ] = None,
     pod_range: Annotated[str, typer.Option(help="Loopback range of pod addresses; a free one by default.")] = "",
     service_range: Annotated[str, typer.Option(help="Loopback range of ClusterIPs; a free one by default.")] = "",
+    metrics_interval: Annotated[
+        float, typer.Option(help="Seconds between two looks of the metrics collector and of autoscalers.")
+    ] = 15.0,
     timeout: Annotated[int, typer.Option(help="Seconds to wait for the chart to be ready.")] = 300,
 ) -> None:
     """Start the cluster and install the platform. Doing it twice is fine."""
@@ -62,6 +65,7 @@ def up(  # noqa: PLR0913, PLR0917
         extended=extended or [],
         pod_range=pod_range,
         service_range=service_range,
+        metrics_interval=metrics_interval,
         timeout=timeout,
     )
     try:

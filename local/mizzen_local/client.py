@@ -52,7 +52,9 @@ PatchType = Literal["json", "merge", "strategic", "apply"]
 class Client(Protocol):
     """`namespace=None` means cluster-scoped for one object and all namespaces for list and watch."""
 
-    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object: ...
+    async def get(
+        self, resource: Resource, name: str, namespace: str | None = None, *, subresource: str = ""
+    ) -> Object: ...
 
     async def list(
         self, resource: Resource, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""

@@ -34,6 +34,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--cpus", type=float)
     parser.add_argument("--memory")
+    parser.add_argument("--metrics-interval", type=float, default=15.0, help="of metrics and autoscalers, in seconds")
     parser.add_argument("--extended", action="append", default=[], help="an extended resource, as name=amount")
     return parser.parse_args(argv)
 
@@ -86,7 +87,10 @@ async def run(options: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     token = kubelet_token(state)
     claimed = ranges.claim(state.root / "ranges.json", options.service_range, options.pod_range)
-    async with server.running(state.root, port=options.port, service_range=claimed.ranges.services) as api:
+    interval = options.metrics_interval
+    async with server.running(
+        state.root, port=options.port, service_range=claimed.ranges.services, metrics_interval=interval
+    ) as api:
         ca = (state.root / "pki" / "ca.crt").read_text()
         async with HttpClient.from_kubeconfig(state.kubeconfig) as http:
             agent = NodeAgent(http, node_options(options, state, claimed.ranges.pods, token))

@@ -156,8 +156,10 @@ class HttpClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(0, "Unreachable", f"{self.config.server}: {error or type(error).__name__}") from error
 
-    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
-        return await self.request("GET", _path(resource, namespace, name))
+    async def get(
+        self, resource: Resource, name: str, namespace: str | None = None, *, subresource: str = ""
+    ) -> Object:
+        return await self.request("GET", _path(resource, namespace, name, subresource))
 
     async def list(
         self, resource: Resource, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""

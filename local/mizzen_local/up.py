@@ -43,6 +43,7 @@ class UpOptions:
     extended: list[str] = field(default_factory=list)
     pod_range: str = ""  # empty: the first pair of ranges that no other cluster of this machine uses
     service_range: str = ""
+    metrics_interval: float = 15.0
     timeout: int = 300
 
 
@@ -85,7 +86,7 @@ async def _troubles(state: State) -> list[str]:
 def daemon_command(state: State, options: UpOptions) -> list[str]:
     command = [sys.executable, "-m", "mizzen_local.daemon", "--state", str(state.root)]
     command += ["--port", str(options.port), "--node", options.node]
-    for name in ("images", "cpus", "memory", "pod_range", "service_range"):
+    for name in ("images", "cpus", "memory", "pod_range", "service_range", "metrics_interval"):
         value = getattr(options, name)
         if value:
             command += [f"--{name.replace('_', '-')}", str(value)]

@@ -9,7 +9,8 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import aiohttp
@@ -46,11 +47,17 @@ class Http:
             text = await answer.text()
             return answer.status, json.loads(text) if text.startswith(("{", "[")) else text
 
-    async def watch(self, path: str, **query: str) -> AsyncIterator[dict[str, Any]]:
+    async def watch(self, path: str, **query: str) -> AsyncGenerator[dict[str, Any], None]:
+        """Events until the server ends it; a caller that leaves sooner closes it, with `aclosing`."""
         async with self.session.get(path, params={"watch": "1", **query}) as answer:
             assert answer.status == 200, await answer.text()
-            async for line in answer.content:
-                yield json.loads(line)
+            try:
+                async for line in answer.content:
+                    yield json.loads(line)
+            finally:
+                if answer.connection is not None and answer.connection.transport is not None:
+                    # the TLS farewell of a half-read answer would outlive the test's event loop
+                    answer.connection.transport.abort()
 
 
 @pytest.fixture
@@ -171,10 +178,11 @@ async def test_a_watch_sees_each_change_from_its_version_on(http: Http) -> None:
 
     async def seen(count: int, **query: str) -> list[tuple[str, str]]:
         found = []
-        async for event in http.watch(maps, resourceVersion=start, timeoutSeconds="5", **query):
-            found.append((event["type"], event["object"]["metadata"]["name"]))
-            if len(found) == count:
-                break
+        async with aclosing(http.watch(maps, resourceVersion=start, timeoutSeconds="5", **query)) as events:
+            async for event in events:
+                found.append((event["type"], event["object"]["metadata"]["name"]))
+                if len(found) == count:
+                    break
         return found
 
     assert await seen(3) == [("ADDED", "b"), ("MODIFIED", "b"), ("DELETED", "b")]
@@ -186,11 +194,12 @@ async def test_a_watch_list_marks_the_end_of_its_beginning(http: Http) -> None:
     await make_map(http, "a", space="watchlist")
     query = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
     types = []
-    async for event in http.watch(maps, timeoutSeconds="5", **query):
-        types.append(event["type"])
-        if event["type"] == "BOOKMARK":
-            assert event["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
-            break
+    async with aclosing(http.watch(maps, timeoutSeconds="5", **query)) as events:
+        async for event in events:
+            types.append(event["type"])
+            if event["type"] == "BOOKMARK":
+                assert event["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+                break
     assert types == ["ADDED", "ADDED", "BOOKMARK"]
 
 
@@ -241,7 +250,8 @@ async def test_nothing_acknowledged_is_lost_by_kill_nine(own_server: ApiProcess)
         assert [(event["type"], event["object"]["code"]) for event in events] == [("ERROR", 410)]
         # and one that missed nothing goes on
         current = http.watch(MAPS, resourceVersion=found["metadata"]["resourceVersion"], timeoutSeconds="5")
-        assert (await anext(current))["object"]["metadata"]["name"] == "after"
+        async with aclosing(current):
+            assert (await anext(current))["object"]["metadata"]["name"] == "after"
 
 
 def test_files_with_secrets_are_the_owners_alone(own_server: ApiProcess) -> None:

@@ -183,10 +183,15 @@ class Container:
 
     # -- signals and commands
 
-    def signal(self, number: signal.Signals) -> None:
-        running = self._read("running.json")
+    @property
+    def init(self) -> int:
+        """The process ID of the container's first process; 0 when there is none."""
+        running = self._read("running.json") if self.running else {}
         pid = int(running.get("init", 0))
-        if self.running and pid and sandbox.start_time(pid) == running["initStart"]:
+        return pid if pid and sandbox.start_time(pid) == running["initStart"] else 0
+
+    def signal(self, number: signal.Signals) -> None:
+        if pid := self.init:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 

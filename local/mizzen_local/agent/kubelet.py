@@ -5,6 +5,7 @@ HTTPS on the port that the Node announces; every request brings `Authorization: 
     GET /containerLogs/{namespace}/{pod}/{container}   the query of the pods/log subresource
     GET /portForward/{namespace}/{pod}/{port}          a WebSocket of binary frames: one TCP connection
     GET /exec/{namespace}/{pod}/{container}?command=.. a WebSocket of v5.channel.k8s.io frames
+    GET /metrics/resource                              CPU and memory of node, pods and containers, for Prometheus
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from mizzen_local.agent.resource_metrics import Meters
 from mizzen_local.agent.worker import PodWorker
 from mizzen_local.objects import meta, parse_time
 
@@ -62,6 +64,7 @@ class Kubelet:
     def __init__(self, agent: NodeAgent) -> None:
         self._agent = agent
         self._token = ""
+        self._meters, self._measuring = Meters(), asyncio.Lock()
         self._runner: web.AppRunner | None = None
 
     async def start(self, token: str, certificate: tuple[Path, Path] | None) -> int:
@@ -71,6 +74,7 @@ class Kubelet:
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
         app.router.add_get("/portForward/{namespace}/{pod}/{port}", self._port_forward)
         app.router.add_get("/exec/{namespace}/{pod}/{container}", self._exec)
+        app.router.add_get("/metrics/resource", self._resource_metrics)
         app.router.add_get("/healthz", _healthz)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -138,6 +142,11 @@ class Kubelet:
                 break
         await response.write_eof()
         return response
+
+    async def _resource_metrics(self, _: web.Request) -> web.Response:
+        async with self._measuring:
+            text = await asyncio.to_thread(self._meters.scrape, list(self._agent.workers.values()))
+        return web.Response(text=text, content_type="text/plain", headers={"Cache-Control": "no-cache"})
 
     async def _port_forward(self, request: web.Request) -> web.StreamResponse:
         """Raw bytes both ways over an upgraded connection, to one port of the pod."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from mizzen_local.api import discovery, openapi, proxy, request, status, streaming, verbs
+from mizzen_local.api import discovery, metrics, openapi, proxy, request, status, streaming, verbs
 from mizzen_local.api.auth import Authenticator, User
 from mizzen_local.api.kubelets import Kubelets
 from mizzen_local.api.machinery import Machinery
@@ -75,10 +75,11 @@ class App:
     """ASGI: authenticate, authorize, then one of discovery, a verb on a resource, or a stream."""
 
     def __init__(
-        self, machinery: Machinery, authn: Authenticator, authz: Authorizer, kubelets: Kubelets, address: str = ""
-    ) -> None:
+        self, machinery: Machinery, authn: Authenticator, authz: Authorizer, kubelets: Kubelets, address: str = "",
+        metrics_interval: float = metrics.RESOLUTION,
+    ) -> None:  # fmt: skip
         self.machinery, self.authn, self.authz, self.address = machinery, authn, authz, address
-        self.kubelets = kubelets
+        self.kubelets, self.metrics = kubelets, metrics.Metrics(machinery, kubelets, metrics_interval)
         self.stopping = asyncio.Event()
         self.pages = openapi.Pages(machinery.registry)
 
@@ -203,7 +204,9 @@ class App:
             raise status.no_such_path()
         if target.subresource and target.subresource not in info.subresources:
             raise status.no_such_path()
-        if info.bucket == "/pods" and target.subresource in ("log", "portforward", "exec", "attach"):
+        if info.group == metrics.GROUP:
+            await metrics.serve(self.metrics, call, info, target)
+        elif info.bucket == "/pods" and target.subresource in ("log", "portforward", "exec", "attach"):
             await proxy.http(self, call, target)
         elif verb == "watch":
             await streaming.watch(self, call, info, target)

@@ -104,6 +104,8 @@ def _cluster_roles() -> dict[str, Object]:
     ]
     grant = [{"apiGroups": [GROUP], "resources": ["roles", "rolebindings"], "verbs": [*_READ, *_WRITE]}]
 
+    metrics = [{"apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"], "verbs": _READ}]
+
     def label(role: str) -> Object:
         return {f"rbac.authorization.k8s.io/aggregate-to-{role}": "true"}
 
@@ -115,6 +117,10 @@ def _cluster_roles() -> dict[str, Object]:
         "system:discovery": {"rules": [{"nonResourceURLs": _DISCOVERY, "verbs": ["get"]}]},
         "system:public-info-viewer": {"rules": [{"nonResourceURLs": _PUBLIC, "verbs": ["get"]}]},
         "system:basic-user": {"rules": [reviews, self_review]},
+        "system:aggregated-metrics-reader": {
+            "rules": metrics,
+            "labels": {**label("view"), **label("edit"), **label("admin")},
+        },
         "view": {"aggregationRule": gather("view"), "rules": view, "labels": label("edit")},
         "edit": {"aggregationRule": gather("edit"), "rules": [*view, *edit, *extra], "labels": label("admin")},
         "admin": {"aggregationRule": gather("admin"), "rules": [*view, *edit, *extra, *grant]},

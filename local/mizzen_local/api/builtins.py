@@ -19,6 +19,7 @@ class Builtin:
     subresources: tuple[str, ...] = ()
     generation: bool = False
     virtual: bool = False
+    verbs: tuple[str, ...] = ()  # all of them unless given; only `create` where it is virtual
 
 
 def _core(plural: str, kind: str, short: str = "", **more: object) -> Builtin:
@@ -35,6 +36,7 @@ def _workload(group: str, version: str, plural: str, kind: str, short: str = "",
 ALL = ("all",)
 STATUS = ("status",)
 RBAC, AUTHZ, AUTHN = "rbac.authorization.k8s.io", "authorization.k8s.io", "authentication.k8s.io"
+METRICS = "metrics.k8s.io"
 NETWORKING, ADMISSION = "networking.k8s.io", "admissionregistration.k8s.io"
 
 BUILTINS: tuple[Builtin, ...] = (
@@ -110,4 +112,6 @@ BUILTINS: tuple[Builtin, ...] = (
     Builtin(AUTHZ, "v1", "localsubjectaccessreviews", "LocalSubjectAccessReview", virtual=True),
     Builtin(AUTHN, "v1", "tokenreviews", "TokenReview", namespaced=False, virtual=True),
     Builtin(AUTHN, "v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False, virtual=True),
+    Builtin(METRICS, "v1beta1", "nodes", "NodeMetrics", namespaced=False, virtual=True, verbs=("get", "list")),
+    Builtin(METRICS, "v1beta1", "pods", "PodMetrics", virtual=True, verbs=("get", "list")),
 )  # fmt: skip

@@ -218,6 +218,22 @@ def _cron_job(obj: Object, _: Object | None, causes: list[Cause]) -> None:
     _job_spec(obj["spec"]["jobTemplate"]["spec"], "spec.jobTemplate.spec", causes)
 
 
+def _budget(obj: Object, _: Object | None, causes: list[Cause]) -> None:
+    spec = obj["spec"]
+    if "minAvailable" in spec and "maxUnavailable" in spec:
+        causes.append(invalid_value("spec", spec, "minAvailable and maxUnavailable cannot be both set"))
+    for field in ("minAvailable", "maxUnavailable"):
+        value = spec.get(field, 0)
+        if isinstance(value, str):
+            if not value.removesuffix("%").isdecimal() or not value.endswith("%"):
+                detail = "a valid percent string must be a numeric string followed by an ending '%'"
+                causes.append(invalid_value(f"spec.{field}", value, detail))
+            elif int(value[:-1]) > 100:
+                causes.append(invalid_value(f"spec.{field}", value, "must not be greater than 100%"))
+        elif value < 0:
+            causes.append(invalid_value(f"spec.{field}", value, "must be greater than or equal to 0"))
+
+
 def _service(obj: Object, _: Object | None, causes: list[Cause]) -> None:
     spec = obj["spec"]
     kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]
@@ -262,6 +278,7 @@ _BY_BUCKET: dict[str, Callable[[Object, Object | None, list[Cause]], None]] = {
     "apps/daemonsets": _workload(),
     "batch/jobs": _job,
     "batch/cronjobs": _cron_job,
+    "policy/poddisruptionbudgets": _budget,
     f"{_RBAC}/rolebindings": _binding,
     f"{_RBAC}/clusterrolebindings": _binding,
 }

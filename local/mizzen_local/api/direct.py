@@ -7,8 +7,9 @@ from typing import Any
 
 import orjson
 
-from mizzen_local.api import reads, removal, scale, status
+from mizzen_local.api import eviction, reads, removal, scale, status
 from mizzen_local.api.machinery import Machinery, WriteOptions
+from mizzen_local.api.metrics import GROUP, Metrics
 from mizzen_local.api.reads import Selection
 from mizzen_local.api.registry import ResourceInfo
 from mizzen_local.api.removal import DeleteOptions
@@ -20,8 +21,10 @@ from mizzen_local.client import Object, PatchType, Resource, WatchEvent
 class DirectClient:
     """A cluster administrator without the network. Objects that it returns are copies and may be changed."""
 
-    def __init__(self, machinery: Machinery, field_manager: str = "kube-controller-manager") -> None:
-        self.machinery, self.field_manager = machinery, field_manager
+    def __init__(
+        self, machinery: Machinery, field_manager: str = "kube-controller-manager", metrics: Metrics | None = None
+    ) -> None:
+        self.machinery, self.field_manager, self._metrics = machinery, field_manager, metrics
 
     def _info(self, resource: Resource) -> ResourceInfo:
         found = self.machinery.registry.get(resource.group, resource.version, resource.plural)
@@ -32,14 +35,25 @@ class DirectClient:
     def _options(self, manager: str = "", force: bool = False) -> WriteOptions:
         return WriteOptions(manager or self.field_manager, force=force, validation="Ignore")
 
-    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
-        return _copy(self.machinery.entry(self._info(resource), namespace or "", name))
+    async def get(
+        self, resource: Resource, name: str, namespace: str | None = None, *, subresource: str = ""
+    ) -> Object:
+        info = self._info(resource)
+        if subresource and subresource not in info.subresources:
+            raise status.no_such_path()
+        if resource.group == GROUP and self._metrics is not None:
+            return self._metrics.one(info, namespace or "", name)
+        entry = self.machinery.entry(info, namespace or "", name)
+        return scale.read(info, entry.obj) if subresource == "scale" else _copy(entry)
 
     async def list(
         self, resource: Resource, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
     ) -> Object:
         info = self._info(resource)
-        found = reads.page(self.machinery, info, Selection(namespace, label_selector, field_selector))
+        selection = Selection(namespace, label_selector, field_selector)
+        if resource.group == GROUP and self._metrics is not None:
+            return self._metrics.listed(info, selection)
+        found = reads.page(self.machinery, info, selection)
         listed: Object = orjson.loads(reads.list_bytes(info, found))
         return listed
 
@@ -51,7 +65,7 @@ class DirectClient:
         if subresource == "binding":
             return removal.bind(self.machinery, info, namespace, name, body)
         if subresource == "eviction":
-            return removal.evict(self.machinery, info, namespace, name, body)
+            return eviction.evict(self.machinery, info, namespace, name, body)
         return _copy(self.machinery.create(info, namespace, body, self._options()))
 
     async def update(

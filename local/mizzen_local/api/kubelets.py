@@ -85,6 +85,10 @@ class Kubelets:
         node_name, name = pod["spec"].get("nodeName"), pod["metadata"]["name"]
         if not node_name:
             raise status.bad_request(f"pod {name} does not have a host assigned")
+        return self.node_base(node_name)
+
+    def node_base(self, node_name: str) -> str:
+        """The URL of a node's kubelet."""
         node = self._machinery.store.get("/nodes", "", node_name)
         if node is None:
             raise status.not_found("nodes", "", node_name)

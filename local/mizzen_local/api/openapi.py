@@ -219,10 +219,13 @@ def _list_schema(info: ResourceInfo) -> Object:
 def _paths(info: ResourceInfo, prefix: str, v3: bool) -> Object:
     root = f"/apis/{info.group}/{info.version}" if info.group else f"/api/{info.version}"
     home = f"{root}/namespaces/{{namespace}}/{info.plural}" if info.namespaced else f"{root}/{info.plural}"
-    found: Object = {home: _operations(info, prefix, v3, {"post": "post"} | ({} if info.virtual else {"get": "list"}))}
-    if not info.virtual:
+    on_list = {"post": "create", "get": "list"}
+    actions = {method: verb.replace("create", "post") for method, verb in on_list.items() if verb in info.verbs}
+    found: Object = {home: _operations(info, prefix, v3, actions)}
+    if "get" in info.verbs:
         one = f"{home}/{{name}}"
-        verbs = {"get": "get", "put": "put", "patch": "patch", "delete": "delete"}
+        on_one = {"get": "get", "put": "update", "patch": "patch", "delete": "delete"}
+        verbs = {method: method for method, verb in on_one.items() if verb in info.verbs}
         found[one] = _operations(info, prefix, v3, verbs)
         if info.has_status:
             found[f"{one}/status"] = _operations(info, prefix, v3, {k: verbs[k] for k in ("get", "put", "patch")})

@@ -145,7 +145,7 @@ def _from_builtin(builtin: Builtin) -> ResourceInfo:
         generation=builtin.generation,
         storage_version=builtin.version,
         virtual=builtin.virtual,
-        verbs=("create",) if builtin.virtual else ALL_VERBS,
+        verbs=builtin.verbs or (("create",) if builtin.virtual else ALL_VERBS),
     )
 
 

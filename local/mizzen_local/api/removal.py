@@ -1,4 +1,4 @@
-"""Deletion: preconditions, finalizers, propagation, the grace of pods, and evictions."""
+"""Deletion: preconditions, finalizers, propagation and the grace of pods."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mizzen_local.api import crds, status
+from mizzen_local.api import crds, request, status
 from mizzen_local.api.machinery import Machinery, WriteOptions, now_text
 from mizzen_local.api.registry import ResourceInfo
 from mizzen_local.api.store import Entry
-from mizzen_local.client import ApiError, Object
+from mizzen_local.client import Object
 
 _RETURNS_OBJECT = frozenset({"/pods", "/services", "/persistentvolumeclaims", "/persistentvolumes", "/serviceaccounts"})
 
@@ -29,7 +29,11 @@ class DeleteOptions:
     def parse(cls, body: Any, query: dict[str, str]) -> DeleteOptions:
         body = body if isinstance(body, dict) else {}
         conditions = body.get("preconditions") or {}
-        grace = body.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
+        grace = body.get("gracePeriodSeconds")
+        if grace is None:
+            grace = request.integer(query, "gracePeriodSeconds")
+        elif not isinstance(grace, int):
+            raise status.bad_request("gracePeriodSeconds: must be a whole number of seconds")
         propagation = body.get("propagationPolicy") or query.get("propagationPolicy") or ""
         if body.get("orphanDependents") or query.get("orphanDependents") == "true":
             propagation = "Orphan"
@@ -40,7 +44,7 @@ class DeleteOptions:
             )  # fmt: skip
         return cls(
             propagation,
-            None if grace is None else int(grace),
+            grace,
             conditions.get("uid") or "",
             conditions.get("resourceVersion") or "",
             bool(body.get("dryRun")) or "dryRun" in query,
@@ -149,26 +153,6 @@ def finalize_namespace(machinery: Machinery, info: ResourceInfo, name: str, body
     return machinery.store.put(info.bucket, "", name, obj)
 
 
-def evict(machinery: Machinery, info: ResourceInfo, namespace: str, name: str, body: Object) -> Object:
-    """Delete a pod unless a disruption budget forbids it."""
-    from mizzen_local.objects import selects
-
-    pod = machinery.entry(info, namespace, name).obj
-    for entry in machinery.store.entries("policy/poddisruptionbudgets", namespace):
-        budget = entry.obj
-        if not selects(budget["spec"].get("selector"), pod["metadata"].get("labels")):
-            continue
-        if (budget.get("status") or {}).get("disruptionsAllowed", 0) <= 0:
-            message = "Cannot evict pod as it would violate the pod's disruption budget."
-            cause = {
-                "reason": "DisruptionBudget",
-                "message": f"The disruption budget {budget['metadata']['name']} needs more healthy pods",
-            }
-            raise ApiError(429, "TooManyRequests", message, {"causes": [cause]})
-    delete(machinery, info, namespace, name, DeleteOptions.parse(body.get("deleteOptions"), {}))
-    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
-
-
 def bind(machinery: Machinery, info: ResourceInfo, namespace: str, name: str, body: Object) -> Object:
     """The scheduler's verdict: which node runs the pod."""
     found = machinery.entry(info, namespace, name)
@@ -189,4 +173,4 @@ def bind(machinery: Machinery, info: ResourceInfo, namespace: str, name: str, bo
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 
-__all__ = ["DeleteOptions", "WriteOptions", "bind", "delete", "evict", "finalize_namespace"]
+__all__ = ["DeleteOptions", "WriteOptions", "bind", "delete", "finalize_namespace"]

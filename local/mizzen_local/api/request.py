@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,6 +21,8 @@ PATCH_TYPES = {
     "application/strategic-merge-patch+json": "strategic",
     "application/apply-patch+yaml": "apply",
 }
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+_MOST_NODES = 1_000_000  # of a YAML document, aliases written out
 _NAMESPACE_SUBRESOURCES = ("status", "finalize")
 
 
@@ -56,7 +59,17 @@ def parse_path(path: str) -> Target | None:
 @lru_cache(maxsize=256)
 def parse_query(query: bytes) -> dict[str, str]:
     """The last value of each parameter. The result is shared: do not change it."""
-    return dict(parse_qsl(query.decode(), keep_blank_values=True))
+    return dict(parse_qsl(query.decode(errors="replace"), keep_blank_values=True))
+
+
+def integer(query: dict[str, str], name: str) -> int | None:
+    """A whole number of the query; None where it is not given."""
+    text = query.get(name)
+    if not text:
+        return None
+    if not _INTEGER.fullmatch(text):
+        raise status.bad_request(f'{name}: Invalid value: "{text}": strconv.ParseInt: invalid syntax')
+    return int(text)
 
 
 def is_true(query: dict[str, str], name: str) -> bool:
@@ -126,9 +139,24 @@ def _yaml(body: bytes) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:
-        return yaml.load(body, _Loader)  # noqa: S506
-    except yaml.YAMLError as error:
+        found = yaml.load(body, _Loader)  # noqa: S506
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise status.bad_request(f"error parsing YAML: {error}") from error
+    if _nodes(found, {}) > _MOST_NODES:
+        raise status.bad_request("error parsing YAML: document contains excessive aliasing")
+    return found
+
+
+def _nodes(value: Any, known: dict[int, int]) -> int:
+    """How many nodes a value has when each alias is written out; a value within itself has too many."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = _MOST_NODES + 1
+        known[id(value)] = 1 + sum(
+            _nodes(item, known) for item in (value.values() if isinstance(value, dict) else value)
+        )
+    return known[id(value)]
 
 
 def too_large() -> ApiError:

@@ -17,7 +17,7 @@ from pathlib import Path
 import uvicorn
 import yaml
 
-from mizzen_local.api import bootstrap, pki
+from mizzen_local.api import bootstrap, metrics, pki
 from mizzen_local.api.app import App
 from mizzen_local.api.auth import Authenticator
 from mizzen_local.api.direct import DirectClient
@@ -59,7 +59,11 @@ class ApiServer:
 
 @asynccontextmanager
 async def running(
-    state_dir: Path, host: str = "127.0.0.1", port: int = 0, service_range: str = SERVICE_RANGE
+    state_dir: Path,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    service_range: str = SERVICE_RANGE,
+    metrics_interval: float = metrics.RESOLUTION,
 ) -> AsyncIterator[ApiServer]:
     """Start the server; leaving the block stops it. `port` 0 picks a free one, which the kubeconfig then names.
 
@@ -81,20 +85,21 @@ async def running(
             bootstrap.NamespaceDefaults(machinery, files.ca_pem)
             authn = Authenticator(machinery, token, files.signing_key)
             kubelets = Kubelets(machinery, Access(state_dir / "kubelet-token", files.ca))
-            app = App(machinery, authn, Authorizer(machinery), kubelets, f"{host}:{port}")
+            app = App(machinery, authn, Authorizer(machinery), kubelets, f"{host}:{port}", metrics_interval)
             kubeconfig = state_dir / "kubeconfig"
             write_kubeconfig(kubeconfig, f"https://{host}:{port}", files.ca_pem, token)
             server = _uvicorn(app, files)
             task = asyncio.create_task(server.serve(sockets=listeners))
+            collecting = asyncio.create_task(app.metrics.run(), name="metrics")
             try:
                 await _started(server, task)
-                yield ApiServer(
-                    f"https://{host}:{port}", port, kubeconfig, token, machinery, app, DirectClient(machinery), task
-                )
+                client = DirectClient(machinery, metrics=app.metrics)
+                yield ApiServer(f"https://{host}:{port}", port, kubeconfig, token, machinery, app, client, task)
             finally:
                 app.stopping.set()
                 server.should_exit = True
-                await asyncio.gather(task, return_exceptions=True)
+                collecting.cancel()
+                await asyncio.gather(task, collecting, return_exceptions=True)
                 await kubelets.close()
         finally:
             store.close()

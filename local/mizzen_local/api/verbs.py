@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from mizzen_local.api import reads, removal, render, request, reviews, scale, status
+from mizzen_local.api import eviction, reads, removal, render, request, reviews, scale, status
 from mizzen_local.api.machinery import WriteOptions
 from mizzen_local.api.reads import Selection
 from mizzen_local.api.registry import ResourceInfo
@@ -39,7 +40,7 @@ def run(app: App, call: Call, info: ResourceInfo, target: Target, verb: str, bod
     if verb == "deletecollection":
         return _delete_collection(app, call, info, selection, body)
     check_version(call.query, app.machinery.store.rv)
-    limit = int(call.query.get("limit") or 0)
+    limit = request.integer(call.query, "limit") or 0
     found = reads.page(app.machinery, info, selection, limit, call.query.get("continue", ""))
     return 200, render.listed(info, found, call.form, call.query), []
 
@@ -54,7 +55,7 @@ def selection_of(query: dict[str, str], target: Target) -> Selection:
 def check_version(query: dict[str, str], current: int) -> None:
     """A client that has seen more than we have (after a restore of the state) must not be told the past."""
     wanted = query.get("resourceVersion") or "0"
-    if not wanted.isdigit():
+    if not (wanted.isascii() and wanted.isdigit()):
         raise status.bad_request(f"resourceVersion: Invalid value: {wanted!r}: strconv.ParseUint: invalid syntax")
     if int(wanted) > current:
         message = f"Too large resource version: {wanted}, current: {current}"
@@ -131,14 +132,15 @@ def perform(
     if sub not in ("", "status"):
         raise status.method_not_allowed()
     if verb == "update":
-        _check_escalation(app, call, info, namespace, body)
         if info.group == _RBAC_GROUP and machinery.store.get(info.bucket, namespace, name) is None:
-            return 201, machinery.create(info, namespace, body, options)  # RBAC objects may be created by update
+            return 201, _create(app, call, info, replace(target, name=""), body, options)  # they may be created so
+        if info.group == _RBAC_GROUP:
+            outcome = machinery.update(info, namespace, name, body, _dry(options), sub)
+            app.authz.check_escalation(call.user, info.plural, outcome.obj, namespace)
         return 200, machinery.update(info, namespace, name, body, options, sub)
     if info.group == _RBAC_GROUP:
-        dry = WriteOptions(options.manager, True, options.force, options.validation)
-        outcome, _ = machinery.patch(info, namespace, name, kind, body, dry, sub)
-        _check_escalation(app, call, info, namespace, outcome.obj)
+        outcome, _ = machinery.patch(info, namespace, name, kind, body, _dry(options), sub)
+        app.authz.check_escalation(call.user, info.plural, outcome.obj, namespace)
     entry, created = machinery.patch(info, namespace, name, kind, body, options, sub)
     return 201 if created else 200, entry
 
@@ -148,22 +150,25 @@ def _create(
 ) -> Entry | Object:
     namespace, name, sub = target.namespace, target.name, target.subresource
     if info.virtual:
-        given = {"kind": info.kind, "apiVersion": info.api_version, "metadata": {}} | body
+        given = {"kind": info.kind, "apiVersion": info.api_version, "metadata": {}} | reviews.decoded(info.kind, body)
         return reviews.answer(info.plural, namespace, given, call.user, app.authn, app.authz)
     if sub == "token":
-        return app.authn.request_token(namespace, name, body)
-    if sub in ("eviction", "binding"):
-        act = removal.evict if sub == "eviction" else removal.bind
-        return act(app.machinery, info, namespace, name, body)
+        return app.authn.request_token(namespace, name, reviews.decoded("TokenRequest", body))
+    if sub == "eviction":
+        return eviction.evict(app.machinery, info, namespace, name, body, dry_run=options.dry_run)
+    if sub == "binding":
+        return removal.bind(app.machinery, info, namespace, name, body)
     if name or sub or (info.namespaced and not namespace):
         raise status.method_not_allowed()
-    _check_escalation(app, call, info, namespace, body)
+    if info.group == _RBAC_GROUP:
+        outcome = app.machinery.create(info, namespace, body, _dry(options))
+        app.authz.check_escalation(call.user, info.plural, outcome.obj, namespace)
     return app.machinery.create(info, namespace, body, options)
 
 
-def _check_escalation(app: App, call: Call, info: ResourceInfo, namespace: str, obj: Any) -> None:
-    if info.group == _RBAC_GROUP and isinstance(obj, dict) and "metadata" in obj:
-        app.authz.check_escalation(call.user, info.plural, obj, namespace)
+def _dry(options: WriteOptions) -> WriteOptions:
+    """What a role would become is checked on a whole, valid object, before it is stored."""
+    return replace(options, dry_run=True, warnings=[])
 
 
 def _agent(call: Call) -> str:

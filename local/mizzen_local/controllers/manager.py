@@ -10,6 +10,7 @@ from mizzen_local.client import Client
 from mizzen_local.controllers.catalog import Catalog
 from mizzen_local.controllers.collector import GarbageCollector
 from mizzen_local.controllers.deployment import DeploymentController
+from mizzen_local.controllers.disruption import DisruptionController
 from mizzen_local.controllers.endpoints import EndpointController
 from mizzen_local.controllers.informer import Informers, Worker
 from mizzen_local.controllers.job import JobController
@@ -32,6 +33,7 @@ async def run_controllers(client: Client, *, ca: str, volumes: Path, backoff_bas
         NamespaceController(client, catalog, ca).worker,
         Scheduler(client, informers).worker,
         VolumeController(client, informers, volumes).worker,
+        DisruptionController(client, informers).worker,
         LoadBalancerController(client, informers).worker,
     ]
     collector = GarbageCollector(client, catalog)
