@@ -79,7 +79,13 @@ class Store:
         )
         self._db.execute("CREATE TABLE IF NOT EXISTS versions (bucket TEXT PRIMARY KEY, rv INTEGER)")
         self._buckets: dict[str, Bucket] = {}
-        versions = dict(self._db.execute("SELECT bucket, rv FROM versions"))
+        versions: dict[str, int] = dict(
+            # a removal leaves no row behind that would tell its version, so it writes one to `versions`
+            self._db.execute(
+                "SELECT bucket, MAX(rv) FROM (SELECT bucket, rv FROM objects UNION ALL SELECT bucket, rv FROM versions)"
+                " GROUP BY bucket"
+            )
+        )
         self.rv: int = max([1, *versions.values()])
         # a watch may resume from before the restart as long as nothing of its resource changed since
         for name, rv in versions.items():
@@ -117,9 +123,9 @@ class Store:
         rv = self.rv + 1
         obj["metadata"]["resourceVersion"] = str(rv)
         raw = orjson.dumps(obj)
-        self._commit(
-            bucket, rv, "INSERT OR REPLACE INTO objects VALUES (?,?,?,?,?)", (bucket, namespace, name, rv, raw)
-        )
+        # one statement is one transaction
+        self._db.execute("INSERT OR REPLACE INTO objects VALUES (?,?,?,?,?)", (bucket, namespace, name, rv, raw))
+        self.rv = rv
         entry = Entry(obj, rv, raw)
         home = self.bucket(bucket)
         space = home.items.setdefault(namespace, {})
@@ -133,9 +139,7 @@ class Store:
         home = self.bucket(bucket)
         before = home.items[namespace][name]
         rv = self.rv + 1
-        self._commit(
-            bucket, rv, "DELETE FROM objects WHERE bucket=? AND namespace=? AND name=?", (bucket, namespace, name)
-        )
+        self._delete(bucket, namespace, name, rv)
         del home.items[namespace][name]
         if not home.items[namespace]:
             del home.items[namespace]
@@ -144,11 +148,11 @@ class Store:
         home.record(Event(rv, "DELETED", entry, before))
         return entry
 
-    def _commit(self, bucket: str, rv: int, statement: str, values: tuple[object, ...]) -> None:
+    def _delete(self, bucket: str, namespace: str, name: str, rv: int) -> None:
         db = self._db
         db.execute("BEGIN")
         try:
-            db.execute(statement, values)
+            db.execute("DELETE FROM objects WHERE bucket=? AND namespace=? AND name=?", (bucket, namespace, name))
             db.execute("INSERT OR REPLACE INTO versions VALUES (?,?)", (bucket, rv))
             db.execute("COMMIT")
         except BaseException:
