@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import logging
-import secrets
-import signal
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -98,50 +94,62 @@ def status(state_dir: StateDir = None) -> None:
 
 
 @app.command()
-def node(
+def node(  # noqa: PLR0913, PLR0917
     kubeconfig: Annotated[Path, typer.Option(help="The cluster to join.")],
     name: Annotated[str, typer.Option(help="The node's name.")] = "",
     state_dir: StateDir = None,
-    pod_range: Annotated[str, typer.Option(help="Loopback range of pod addresses.")] = "127.40.0.0/16",
-    proxy: Annotated[bool, typer.Option(help="Answer for ClusterIPs on this machine.")] = False,
+    images: Annotated[Path | None, typer.Option(help="YAML file: image name to path, entrypoint and env.")] = None,
+    cpus: Annotated[float | None, typer.Option(help="CPUs that the node offers; all of them by default.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory that the node offers, for example 8Gi.")] = None,
+    extended: Annotated[
+        list[str] | None, typer.Option(help="A resource that the node also offers, as nvidia.com/gpu=1. Repeatable.")
+    ] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option(help="Authority of certificates that callers of the kubelet show; by default the cluster's."),
+    ] = None,
+    network_namespace: Annotated[
+        str, typer.Option(help="Give the node a network of its own under this name; needs root.")
+    ] = "",
+    pod_range: Annotated[
+        str, typer.Option(help="Range of pod addresses: 127.40.0.0/16, in a network namespace 10.244.0.0/16.")
+    ] = "",
+    service_range: Annotated[
+        str, typer.Option(help="Range of the cluster's ClusterIPs, which a network namespace answers for.")
+    ] = "10.96.0.0/16",
+    link_range: Annotated[
+        str, typer.Option(help="Range of the link between host and network namespace: their two ends.")
+    ] = "10.222.0.0/30",
+    proxy: Annotated[
+        bool, typer.Option(help="Answer for loopback ClusterIPs on this machine, without a network namespace.")
+    ] = False,
 ) -> None:
     """Join a control plane as a node that runs pods as processes, in the foreground."""
-    from mizzen_local.agent import certificate
-    from mizzen_local.agent.node import NodeAgent, NodeOptions
-    from mizzen_local.http_client import HttpClient
+    from mizzen_local.agent.joining import Join, join
+    from mizzen_local.agent.netns import NetworkError
 
     name = name or f"{socket.gethostname().lower()}-processes"
-    state = (state_dir or default_state() / "nodes" / name).resolve()
-    state.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-
-    ending: set[asyncio.Task[None]] = set()
-
-    def leave(agent: NodeAgent, task: asyncio.Task[None]) -> None:
-        async def end() -> None:
-            await agent.stop_pods()
-            task.cancel()
-
-        ending.add(asyncio.create_task(end()))
-
-    async def serve() -> None:
-        options = NodeOptions(
-            name=name,
-            state=state,
-            pod_range=pod_range,
-            proxy=proxy,
-            token=secrets.token_urlsafe(32),
-            certificate=certificate.ensure(state, "127.0.0.1"),
-        )
-        async with HttpClient.from_kubeconfig(kubeconfig) as client:
-            agent = NodeAgent(client, options)
-            task = asyncio.create_task(agent.run())
-            for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, leave, agent, task)
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-    asyncio.run(serve())
+    options = Join(
+        kubeconfig=kubeconfig.resolve(),
+        name=name,
+        state=(state_dir or default_state() / "nodes" / name).resolve(),
+        images=images.resolve() if images else None,
+        cpus=cpus,
+        memory=memory,
+        extended=extended or [],
+        client_ca=client_ca,
+        network_namespace=network_namespace,
+        pod_range=pod_range,
+        service_range=service_range,
+        link_range=link_range,
+        proxy=proxy,
+    )
+    try:
+        join(options)
+    except NetworkError as error:
+        typer.secho(f"error: {error}", err=True, fg="red")
+        raise typer.Exit(1) from None
 
 
 def main() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import ssl
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +26,7 @@ _PATCH_TYPES = {
     "strategic": "application/strategic-merge-patch+json",
     "apply": "application/apply-patch+yaml",
 }
+SocketFactory = Callable[[tuple[Any, ...]], socket.socket]  # from what `getaddrinfo` says to a socket
 _LINE_LIMIT = 64 * 2**20  # one watch event is one line, and a ConfigMap may be large
 
 
@@ -36,6 +39,7 @@ class Kubeconfig:
     token: str = ""
     client_cert: Path | None = None
     client_key: Path | None = None
+    client_pem: bytes | None = None  # certificate and key, where the kubeconfig holds them itself
     insecure: bool = False
 
     @classmethod
@@ -55,9 +59,14 @@ class Kubeconfig:
         token = user.get("token") or ""
         if not token and user.get("tokenFile"):
             token = (path.parent / user["tokenFile"]).read_text().strip()
+        pem: bytes | None = None
+        if "client-certificate-data" in user and "client-key-data" in user:
+            parts = (user["client-certificate-data"], user["client-key-data"])
+            pem = b"\n".join(base64.b64decode(part) for part in parts)
         return cls(
             server=cluster["server"].rstrip("/"),
             ca=ca,
+            client_pem=pem,
             token=token,
             client_cert=path.parent / user["client-certificate"] if "client-certificate" in user else None,
             client_key=path.parent / user["client-key"] if "client-key" in user else None,
@@ -71,14 +80,19 @@ class Kubeconfig:
             context.verify_mode = ssl.CERT_NONE
         if self.client_cert:
             context.load_cert_chain(self.client_cert, self.client_key)
+        elif self.client_pem:
+            with tempfile.NamedTemporaryFile() as file:  # OpenSSL reads files only; this one is the owner's alone
+                file.write(self.client_pem)
+                file.flush()
+                context.load_cert_chain(file.name)
         return context
 
 
 class HttpClient:
-    """Use as `async with HttpClient(Kubeconfig.load(path)) as client:`."""
+    """Use as `async with HttpClient(Kubeconfig.load(path)) as client:`; `sockets` makes what it connects with."""
 
-    def __init__(self, config: Kubeconfig) -> None:
-        self.config = config
+    def __init__(self, config: Kubeconfig, sockets: SocketFactory | None = None) -> None:
+        self.config, self._sockets = config, sockets
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
@@ -102,7 +116,8 @@ class HttpClient:
         if self._session is None:
             headers = {"Authorization": f"Bearer {self.config.token}"} if self.config.token else {}
             secure = self.config.server.startswith("https")
-            connector = aiohttp.TCPConnector(ssl=self.config.ssl_context() if secure else False, limit=0)
+            tls = self.config.ssl_context() if secure else False
+            connector = aiohttp.TCPConnector(ssl=tls, limit=0, socket_factory=self._sockets)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 headers={**headers, "Accept": "application/json"},

@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 def ensure(folder: Path, address: str) -> tuple[Path, Path]:
-    """(certificate, key); made once and readable by the owner only, as kubelets do without TLS bootstrap."""
-    certificate, key = folder / "kubelet.crt", folder / "kubelet.key"
+    """(certificate, key) for an address; made once, the key for the owner only, as kubelets do."""
+    certificate, key = folder / f"kubelet-{address}.crt", folder / f"kubelet-{address}.key"
     if not (certificate.exists() and key.exists()):
         _make(certificate, key, address)
     return certificate, key

@@ -25,6 +25,7 @@ _LAUNCHER = (
     str(Path(sandbox.__file__).parents[2]),
 )
 _MESSAGE_LIMIT = 4096
+_FEED_INTERVAL = 0.02  # while a container does not read its stdin
 _LOST = "the container's supervisor ended without leaving an exit status (was the machine restarted?)"
 
 
@@ -51,6 +52,7 @@ class Container:
         self._fallback_to_logs = False
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
+        self._stdin = -1
 
     @property
     def restarts(self) -> int:
@@ -75,6 +77,9 @@ class Container:
         termination.chmod(0o666)
         spec = {**spec, "dir": str(folder), "fallback_to_logs": fallback_to_logs}
         spec["mounts"] = [*spec["mounts"], {"source": str(termination), "target": spec["termination_path"]}]
+        if spec.get("stdin"):
+            os.mkfifo(folder / "stdin", 0o600)
+            self._open_stdin()
         sandbox.write_json(str(folder / "spec.json"), spec)
         command = [*_LAUNCHER, "run", str(folder / "spec.json")]
         errors = (folder / "supervisor.log").open("wb")
@@ -112,6 +117,7 @@ class Container:
         alive = running.get("boot") == sandbox.boot_id() and sandbox.start_time(pid) == running.get("start")
         if alive and not (folder / "exit.json").exists():
             self.running = True
+            self._open_stdin()
             try:
                 self._watch(pid)
             except ProcessLookupError:
@@ -134,12 +140,34 @@ class Container:
 
     def release(self) -> None:
         """Stop watching; the container runs on."""
+        self.close_stdin()
         if self._pidfd >= 0:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
         if self._process is not None:
             self._process.returncode = self._process.poll() or 0  # else its destructor warns that it still runs
+
+    # -- stdin, for containers that ask for one
+
+    def _open_stdin(self) -> None:
+        """Held open, so that the container sees no end before somebody who attached has ended it."""
+        path = self.attempt_folder() / "stdin"
+        if path.exists():
+            self._stdin = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    async def feed(self, data: bytes) -> None:
+        """To the container's stdin, as fast as it reads."""
+        while data and self._stdin >= 0:
+            try:
+                data = data[os.write(self._stdin, data) :]
+            except BlockingIOError:
+                await asyncio.sleep(_FEED_INTERVAL)
+
+    def close_stdin(self) -> None:
+        if self._stdin >= 0:
+            os.close(self._stdin)
+            self._stdin = -1
 
     # -- what is on disk
 
@@ -222,12 +250,17 @@ class Container:
                     continue
 
     async def begin(
-        self, argv: list[str], *, stdin: int = asyncio.subprocess.PIPE, stderr: int = asyncio.subprocess.PIPE
+        self,
+        argv: list[str],
+        *,
+        stdin: int = asyncio.subprocess.PIPE,
+        stdout: int = asyncio.subprocess.PIPE,
+        stderr: int = asyncio.subprocess.PIPE,
     ) -> asyncio.subprocess.Process:
         """Start a command in the container's namespaces."""
         spec = str(self.attempt_folder() / "spec.json")
         return await asyncio.create_subprocess_exec(
-            *_LAUNCHER, "enter", spec, *argv, stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=stderr
+            *_LAUNCHER, "enter", spec, *argv, stdin=stdin, stdout=stdout, stderr=stderr
         )
 
     async def execute(self, argv: list[str], seconds: float) -> tuple[int, str]:

@@ -39,6 +39,37 @@ def render(namespace: str, own: tuple[str, str], entries: Iterable[tuple[str, st
     return "\n".join(lines) + "\n"
 
 
+def service_variables(services: Iterable[Object]) -> dict[str, str]:
+    """`REDIS_SERVICE_HOST` and its kin, also in the form of Docker links, for the Services of one namespace."""
+    found: dict[str, str] = {}
+    for service in services:
+        spec = service["spec"]
+        ports = spec.get("ports") or []
+        if spec.get("clusterIP") in (None, "", "None") or not ports:
+            continue
+        found.update(_variables(service["metadata"]["name"], spec["clusterIP"], ports))
+    return found
+
+
+def api_server_variables(host: str, port: int) -> dict[str, str]:
+    return _variables("kubernetes", host, [{"name": "https", "port": port}])
+
+
+def _variables(name: str, host: str, ports: list[Object]) -> dict[str, str]:
+    prefix = name.upper().replace("-", "_")
+    found = {f"{prefix}_SERVICE_HOST": host, f"{prefix}_SERVICE_PORT": str(ports[0]["port"])}
+    for index, entry in enumerate(ports):
+        number, protocol = entry["port"], entry.get("protocol", "TCP")
+        url = f"{protocol.lower()}://{host}:{number}"
+        if entry.get("name"):
+            found[f"{prefix}_SERVICE_PORT_{entry['name'].upper().replace('-', '_')}"] = str(number)
+        if index == 0:
+            found[f"{prefix}_PORT"] = url
+        link = f"{prefix}_PORT_{number}_{protocol}"
+        found.update({link: url, f"{link}_PROTO": protocol.lower(), f"{link}_PORT": str(number), f"{link}_ADDR": host})
+    return found
+
+
 def write_in_place(path: Path, text: str) -> None:
     """Keeps the inode, which running containers have mounted."""
     data = text.encode()

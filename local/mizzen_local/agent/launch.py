@@ -52,6 +52,7 @@ def launch_spec(
         **network,
         "hide": [str(folder) for folder in hidden if folder not in Path(sys.prefix).parents],
         "mounts": [m.json() for m in sorted([*python_mounts(), *mounts], key=lambda m: m.target.count("/"))],
+        "stdin": bool(spec.get("stdin")),
         "termination_path": spec.get("terminationMessagePath") or "/dev/termination-log",
         "read_only_root": read_only,
     }

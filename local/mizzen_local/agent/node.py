@@ -7,8 +7,6 @@ import contextlib
 import ipaddress
 import json
 import logging
-import os
-import platform
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,19 +15,19 @@ from urllib.parse import urlsplit
 from mizzen_local.agent import hosts
 from mizzen_local.agent.images import Images
 from mizzen_local.agent.kubelet import Kubelet
-from mizzen_local.agent.proxy import ServiceProxy
-from mizzen_local.agent.sandbox import boot_id
+from mizzen_local.agent.netns import Namespace
+from mizzen_local.agent.proxy import API_SERVER, Address, ServiceProxy, through
+from mizzen_local.agent.registration import Registration, capacity
 from mizzen_local.agent.worker import Limits, PodWorker
 from mizzen_local.client import ApiError, Object
 from mizzen_local.controllers.endpoints import SERVICE_NAME
 from mizzen_local.controllers.informer import Informer
 from mizzen_local.http_client import HttpClient
-from mizzen_local.objects import meta, rfc3339, rfc3339_micro, utc_now, with_condition
+from mizzen_local.objects import meta
 from mizzen_local.recorder import Recorder
-from mizzen_local.resources import ENDPOINT_SLICES, LEASES, NODES, PODS, SERVICES
+from mizzen_local.resources import ENDPOINT_SLICES, PODS, SERVICES
 
 _log = logging.getLogger(__name__)
-_HEARTBEAT = 10.0
 
 
 @dataclass(frozen=True)
@@ -45,22 +43,12 @@ class NodeOptions:
     labels: dict[str, str] = field(default_factory=dict)
     images: Path | None = None
     limits: Limits = field(default_factory=Limits)
-    token: str = ""  # what a caller of the kubelet endpoint must bring
+    token: str = ""  # what lets a caller of the kubelet endpoint in without a review
+    client_ca: bytes | None = None  # has signed the certificates of such callers
     certificate: tuple[Path, Path] | None = None  # of the kubelet endpoint: (certificate, key)
     proxy: bool = True
-    hidden: tuple[Path, ...] = ()  # folders that pods must not see; `state` by default
-
-
-def capacity(options: NodeOptions) -> dict[str, str]:
-    cpus = options.cpus or os.cpu_count() or 1
-    memory = options.memory_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "cpu": f"{round(cpus * 1000)}m" if cpus % 1 else str(int(cpus)),
-        "memory": f"{memory // 1024}Ki",
-        "pods": str(options.max_pods),
-        "ephemeral-storage": f"{shutil.disk_usage(options.state).total // 1024}Ki",
-        **options.extended,
-    }
+    hidden: tuple[Path, ...] = ()  # folders and files that pods must not see; `state` by default
+    network: Namespace | None = None  # where this process and its pods are, if not in the host's network
 
 
 class NodeAgent:
@@ -69,32 +57,37 @@ class NodeAgent:
     def __init__(self, client: HttpClient, options: NodeOptions) -> None:
         self.client, self.options = client, options
         (options.state / "pods").mkdir(parents=True, exist_ok=True)
-        self.state, self.host_ip, self.limits = options.state, options.host_ip, options.limits
+        self.state, self.limits, network = options.state, options.limits, options.network
+        self.host_ip = network.plan.node if network else options.host_ip
         self.hidden = options.hidden or (options.state,)
         self.images = Images.default(options.images)
         self.recorder = Recorder(client, "kubelet", options.name)
-        self.allocatable = capacity(options)
+        self.allocatable = capacity(
+            options.state, options.cpus, options.memory_bytes, options.max_pods, options.extended
+        )
+        self.registration = Registration(client, options.name, self.host_ip, options.labels, self.allocatable)
         self.workers: dict[str, PodWorker] = {}
         self.ready = asyncio.Event()
-        self._port = 0
         self._finished: set[str] = set()  # gone from here, though a finalizer may still hold the object
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._range = ipaddress.ip_network(options.pod_range)
+        self._range = ipaddress.ip_network(network.plan.pods if network else options.pod_range)
         self._last_ip = int(self._range.network_address) + 1
         self.pods = Informer(client, PODS, field_selector=f"spec.nodeName={options.name}")
         self.services, self.slices = Informer(client, SERVICES), Informer(client, ENDPOINT_SLICES)
         self.kubelet = Kubelet(self)
         self.proxy = ServiceProxy(self.services, self.slices, self.recorder)
+        if network is not None:
+            self.proxy.move(network.plan.services, self._api_server(), through(network.host_socket))
         self._hosts_due: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
-        port = await self.kubelet.start(self.options.token, self.options.certificate)
+        port = await self.kubelet.start(self.options.certificate, self.options.client_ca)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.services.run(), name="watch services")
                 group.create_task(self.slices.run(), name="watch slices")
-                await self._register(port)
-                group.create_task(self._heartbeat(port), name="heartbeat")
+                await self.registration.register(port)
+                group.create_task(self.registration.run(), name="heartbeat")
                 await self.services.synced.wait()
                 await self.slices.synced.wait()
                 for informer in (self.services, self.slices):
@@ -105,7 +98,7 @@ class NodeAgent:
                 await self.pods.synced.wait()
                 await self._clear_orphans()
                 self.pods.on_change(self._pod_changed, deleted=self._pod_deleted)
-                await self._set_ready()
+                await self.registration.set_ready(True)
                 self.ready.set()
         finally:
             for task in self._tasks.values():
@@ -116,7 +109,7 @@ class NodeAgent:
     async def stop_pods(self, grace: float = 10.0) -> None:
         """End every pod's processes, as before a machine is switched off; the objects stay."""
         with contextlib.suppress(ApiError):
-            await self._patch_status(self._port, await self.client.get(NODES, self.options.name), ready=False)
+            await self.registration.set_ready(False)
         await asyncio.gather(*(worker.halt(grace) for worker in self.workers.values()))
 
     # -- pods
@@ -176,7 +169,13 @@ class NodeAgent:
             self._begin(ghost)
             self.workers[record["uid"]].vanish()
 
+    def _api_server(self) -> Address:
+        server = urlsplit(self.client.config.server)
+        return server.hostname or "", server.port or 443
+
     def _address(self, uid: str, pod: Object) -> str:
+        if pod["spec"].get("hostNetwork"):
+            return self.host_ip
         try:
             return str(json.loads((self.state / "pods" / uid / "pod.json").read_text())["ip"])
         except (OSError, ValueError, KeyError):
@@ -196,9 +195,15 @@ class NodeAgent:
 
     # -- what pods see of the cluster
 
-    def service_environment(self) -> dict[str, str]:
-        server = urlsplit(self.client.config.server)
-        return {"KUBERNETES_SERVICE_HOST": server.hostname or "", "KUBERNETES_SERVICE_PORT": str(server.port or 443)}
+    def service_environment(self, pod: Object) -> dict[str, str]:
+        """The variables that the kubelet gives for Services; where the API server is reached comes first of all."""
+        service, (host, port) = self.services.get(API_SERVER), self._api_server()
+        if service is not None and self.options.network is not None:
+            host, port = service["spec"]["clusterIP"], service["spec"]["ports"][0]["port"]
+        linked = {}
+        if pod["spec"].get("enableServiceLinks", True):
+            linked = hosts.service_variables(self.services.in_namespace(meta(pod)["namespace"]))
+        return {**linked, **hosts.api_server_variables(host, port)}
 
     def hosts_for(self, pod: Object, ip: str) -> str:
         by_service: dict[tuple[str, str], list[Object]] = {}
@@ -223,92 +228,3 @@ class NodeAgent:
             if worker.folder.exists():
                 with contextlib.suppress(OSError):
                     worker.write_hosts()
-
-    # -- the Node object
-
-    def _node(self) -> Object:
-        name, machine = self.options.name, platform.machine().replace("x86_64", "amd64").replace("aarch64", "arm64")
-        labels = {
-            "kubernetes.io/hostname": name,
-            "kubernetes.io/os": "linux",
-            "kubernetes.io/arch": machine,
-            "node.kubernetes.io/instance-type": "mizzen-local",
-            **self.options.labels,
-        }
-        return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "spec": {}}
-
-    def _status(self, port: int, before: list[Object] | None, ready: bool) -> Object:
-        now = rfc3339(utc_now())
-        conditions = before or []
-        for kind in ("MemoryPressure", "DiskPressure", "PIDPressure"):
-            conditions = with_condition(conditions, kind, "False", f"KubeletHasNo{kind}", "there is enough", now)
-        words = ("True", "KubeletReady", "the node agent runs") if ready else ("False", "Starting", "it is starting")
-        return {
-            "capacity": self.allocatable,
-            "allocatable": self.allocatable,
-            "conditions": [{**c, "lastHeartbeatTime": now} for c in with_condition(conditions, "Ready", *words, now)],
-            "addresses": [
-                {"type": "InternalIP", "address": self.host_ip},
-                {"type": "Hostname", "address": self.options.name},
-            ],
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
-            "nodeInfo": {
-                "architecture": platform.machine(),
-                "bootID": boot_id(),
-                "containerRuntimeVersion": "mizzen://processes",
-                "kernelVersion": platform.release(),
-                "kubeProxyVersion": "",
-                "kubeletVersion": "v1.37.0-mizzen",
-                "machineID": "",
-                "operatingSystem": "linux",
-                "osImage": platform.platform(),
-                "systemUUID": "",
-            },
-        }
-
-    async def _register(self, port: int) -> None:
-        node = self._node()
-        while True:
-            try:
-                try:
-                    before = await self.client.create(NODES, node)
-                except ApiError as error:
-                    if error.code != 409:
-                        raise
-                    patch = {"metadata": {"labels": node["metadata"]["labels"]}}
-                    before = await self.client.patch(NODES, self.options.name, patch)
-                await self._patch_status(port, before, ready=False)
-                self._port = port
-                return
-            except ApiError as error:
-                _log.warning("cannot register the node yet: %s", error)
-                await asyncio.sleep(0.5)
-
-    async def _patch_status(self, port: int, before: Object, *, ready: bool) -> None:
-        status = self._status(port, (before.get("status") or {}).get("conditions"), ready)
-        await self.client.patch(NODES, self.options.name, {"status": status}, subresource="status")
-
-    async def _set_ready(self) -> None:
-        node = await self.client.get(NODES, self.options.name)
-        await self._patch_status(self._port, node, ready=True)
-
-    async def _heartbeat(self, port: int) -> None:
-        name, space = self.options.name, "kube-node-lease"
-        while True:
-            spec = {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": rfc3339_micro(utc_now())}
-            try:
-                try:
-                    await self.client.patch(LEASES, name, {"spec": spec}, space)
-                except ApiError as error:
-                    if error.code != 404:
-                        raise
-                    body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}}
-                    await self.client.create(LEASES, {**body, "spec": spec}, space)
-                if self.ready.is_set():
-                    await self.client.get(NODES, name)
-            except ApiError as error:
-                if error.code == 404 and self.ready.is_set():
-                    await self._register(port)
-                    await self._set_ready()
-                _log.debug("heartbeat: %s", error)
-            await asyncio.sleep(_HEARTBEAT)

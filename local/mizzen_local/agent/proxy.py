@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import itertools
 import logging
-from collections.abc import Iterator
+import socket
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
 from mizzen_local.client import Object
@@ -16,8 +18,9 @@ from mizzen_local.recorder import Recorder
 
 _log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 3.0
-_API_SERVER = ("default", "kubernetes")  # answers at its ClusterIP itself, where the system lets it
+API_SERVER = ("default", "kubernetes")
 Address = tuple[str, int]
+Dial = Callable[[Callable[[], asyncio.Protocol], Address], Awaitable[tuple[asyncio.Transport, asyncio.Protocol]]]
 
 
 def backends(service: Object, slices: list[Object]) -> dict[int, list[Address]]:
@@ -99,6 +102,31 @@ class _Pipe(asyncio.Protocol):
             self.peer.transport.resume_reading()
 
 
+async def _direct(
+    protocol: Callable[[], asyncio.Protocol], address: Address
+) -> tuple[asyncio.Transport, asyncio.Protocol]:
+    return await asyncio.get_running_loop().create_connection(protocol, *address)
+
+
+def through(make: Callable[[tuple[Any, ...]], socket.socket]) -> Dial:
+    """Connections over sockets that somebody else makes, for example in another network."""
+
+    async def dial(
+        protocol: Callable[[], asyncio.Protocol], address: Address
+    ) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        connection = make((family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
+        try:
+            await loop.sock_connect(connection, address)
+        except BaseException:
+            connection.close()
+            raise
+        return await loop.create_connection(protocol, sock=connection)
+
+    return dial
+
+
 class _Inbound(_Pipe):
     def __init__(self, port: Port) -> None:
         super().__init__()
@@ -114,13 +142,13 @@ class _Inbound(_Pipe):
         task.add_done_callback(self._port.connecting.discard)
 
     async def _connect(self, transport: asyncio.Transport) -> None:
-        loop = asyncio.get_running_loop()
-        for host, port in self._port.candidates():
+        for address in self._port.candidates():
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
-                    _, peer = await loop.create_connection(_Pipe, host, port)
+                    _, found = await self._port.dial(_Pipe, address)
             except (OSError, TimeoutError):
                 continue
+            peer = cast("_Pipe", found)
             self.join(peer)
             peer.join(self)
             if transport.is_closing():
@@ -139,7 +167,8 @@ class _Inbound(_Pipe):
 class Port:
     """One listening ClusterIP:port."""
 
-    def __init__(self) -> None:
+    def __init__(self, dial: Dial = _direct) -> None:
+        self.dial = dial
         self.backends: list[Address] = []
         self.connecting: set[asyncio.Task[None]] = set()
         self.inbound: set[_Inbound] = set()
@@ -171,11 +200,17 @@ class Port:
 class ServiceProxy:
     def __init__(self, services: Informer, slices: Informer, recorder: Recorder) -> None:
         self._services, self._slices, self._recorder = services, slices, recorder
+        self._addresses = ipaddress.ip_network("127.0.0.0/8")
+        self._api_server: tuple[Address, Dial] | None = None  # else it answers at its ClusterIP itself, where it may
         self._ports: dict[Address, Port] = {}
         self._refused: set[Address] = set()
         self._due: set[Key] = set()
         self._wake = asyncio.Event()
         self._of: dict[Key, set[Address]] = {}
+
+    def move(self, addresses: str, api_server: Address, dial: Dial) -> None:
+        """Answer for other ClusterIPs, the API server's too: where it really is, and how it is reached from here."""
+        self._addresses, self._api_server = ipaddress.ip_network(addresses), (api_server, dial)
 
     async def run(self) -> None:
         self._services.on_change(lambda service: self._look(key_of(service)))
@@ -202,14 +237,17 @@ class ServiceProxy:
     async def _sync(self, key: Key) -> None:
         service = self._services.get(key)
         wanted: dict[Address, list[Address]] = {}
-        host = service["spec"].get("clusterIP") if service and key != _API_SERVER else None
-        if service and host and host != "None" and host.startswith("127."):
+        host = service["spec"].get("clusterIP") if service else None
+        if key == API_SERVER and self._api_server is None:
+            host = None
+        if service and host and host != "None" and ipaddress.ip_address(host) in self._addresses:
             slices: list[Any] = [
                 piece
                 for piece in self._slices.in_namespace(key[0])
                 if (meta(piece).get("labels") or {}).get(SERVICE_NAME) == key[1]
             ]
-            wanted = {(host, port): found for port, found in backends(service, slices).items()}
+            own = [self._api_server[0]] if key == API_SERVER and self._api_server else None
+            wanted = {(host, port): own or found for port, found in backends(service, slices).items()}
         for address in self._of.get(key, set()) - wanted.keys():
             if (port := self._ports.pop(address, None)) is not None:
                 port.close()
@@ -222,7 +260,8 @@ class ServiceProxy:
                 self._ports[address].backends = found
 
     async def _open(self, address: Address, service: Object) -> None:
-        port = Port()
+        own = (meta(service)["namespace"], meta(service)["name"]) == API_SERVER and self._api_server
+        port = Port(own[1]) if own else Port()
         try:
             await port.listen(address)
         except OSError as error:

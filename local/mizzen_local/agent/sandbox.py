@@ -14,10 +14,12 @@ The root is an overlay over the host's, its changes in memory: any mount path ca
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import signal
 import sys
+import termios
 import time
 import traceback
 from pathlib import Path
@@ -161,6 +163,8 @@ def enter_root(spec: dict[str, Any]) -> None:
     for hidden in spec["hide"]:
         if os.path.isdir(hidden):
             mount("tmpfs", hidden, "tmpfs", data="mode=755,size=1m")
+        elif os.path.exists(hidden):
+            mount("/dev/null", hidden, flags=BIND)
     for entry in spec["mounts"]:
         _bind(f"/.host{entry['source']}", entry["target"], bool(entry.get("read_only")))
     _check(_libc.umount2(b"/.host", DETACH), "umount")
@@ -195,6 +199,9 @@ def _exec(spec: dict[str, Any], errors: int, ports: PortSpace | None) -> NoRetur
         os.chdir(spec["cwd"])
         if ports:
             ports.enter()
+        if os.isatty(0):
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            env.setdefault("TERM", "xterm")
         os.execvpe(argv[0], argv, env)  # noqa: S606
     except FileNotFoundError:
         where = "working directory" if not os.path.isdir(spec["cwd"]) else "executable file"
@@ -302,6 +309,8 @@ def run(spec_path: str) -> None:
     if init == 0:
         os.close(output)
         os.close(errors)
+        if spec.get("stdin"):
+            os.dup2(os.open(f"{folder}/stdin", os.O_RDONLY), 0)
         os.dup2(output_end, 1)
         os.dup2(output_end, 2)
         os.close(output_end)

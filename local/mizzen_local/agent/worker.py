@@ -53,7 +53,7 @@ class Node(Protocol):
     allocatable: dict[str, str]
 
     def hosts_for(self, pod: Object, ip: str) -> str: ...
-    def service_environment(self) -> dict[str, str]: ...
+    def service_environment(self, pod: Object) -> dict[str, str]: ...
 
 
 class PodWorker:
@@ -258,7 +258,7 @@ class PodWorker:
         self._say("Pulled", f'Container image "{spec.get("image")}" is a command of this machine', container=name)
         hostname = (pod["spec"].get("hostname") or meta(pod)["name"])[:63]
         status = {**(pod.get("status") or {}), "podIP": self.ip, "podIPs": [{"ip": self.ip}], "hostIP": node.host_ip}
-        base = base_environment(image, hostname, node.service_environment())
+        base = base_environment(image, hostname, node.service_environment(pod))
         env = await environment({**pod, "status": status}, spec, base, self._fetch, node.allocatable)
         argv = arguments(spec, image, env)
         self.write_hosts()

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from mizzen_local.api.app import App, Call
 
 _LOG_OPTIONS = ("follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes")
+_STREAMS = ("portforward", "exec", "attach")
+_KUBELET_OPTIONS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}  # from our query to its
+_TRUE = ("1", "true", "True")
 _EXEC_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 
 
@@ -66,13 +69,13 @@ async def _copy(app: App, call: Call, answer: Any) -> None:
 
 
 async def websocket(app: App, scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """exec and port-forward: authenticate, authorize, then hand the socket on."""
+    """exec, attach and port-forward: authenticate, authorize, then hand the socket on."""
     await receive()  # websocket.connect
     try:
         headers = dict(scope["headers"])
         user = app.user(headers)
         target = request.parse_path(scope["path"])
-        if target is None or target.resource != "pods" or target.subresource not in ("portforward", "exec"):
+        if target is None or target.resource != "pods" or target.subresource not in _STREAMS:
             raise status.no_such_path()
         sub, namespace, name = target.subresource, target.namespace, target.name
         app.authz.check(user, Attributes("create", "", "pods", sub, namespace, name))
@@ -89,8 +92,9 @@ async def websocket(app: App, scope: dict[str, Any], receive: Any, send: Any) ->
         await tunnel.serve(offered, [int(value) for key, value in query if key == "ports"], receive, send)
         return
     container = app.kubelets.container(pod, dict(query).get("container", ""))
-    commands = [(key, value) for key, value in query if key == "command"]
-    url = f"{root.format(kind='exec')}/{container}?{urlencode(commands)}"
+    passed = [(key, value) for key, value in query if key == "command"]
+    passed += [(_KUBELET_OPTIONS[key], "1") for key, value in query if key in _KUBELET_OPTIONS and value in _TRUE]
+    url = f"{root.format(kind=sub)}/{container}?{urlencode(passed)}"
     await _bridge(app, url, next((item for item in offered if item in _EXEC_PROTOCOLS), None), receive, send)
 
 
