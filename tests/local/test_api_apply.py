@@ -130,7 +130,7 @@ def test_a_json_patch_that_does_not_fit_is_invalid() -> None:
     for operation in (
         {"op": "remove", "path": "/x"},
         {"op": "test", "path": "/a", "value": 2},
-        {"op": "replace", "path": "/x", "value": 1},
+        {"op": "replace", "path": "/x/y", "value": 1},
     ):
         with pytest.raises(ApiError) as caught:
             patch.json_patch({"a": 1}, [operation])

@@ -150,7 +150,7 @@ def test_a_wrong_type_is_a_bad_request(machinery: Machinery) -> None:
     assert caught.value.code == 400
     assert caught.value.message == (
         'Deployment in version "v1" cannot be handled as a Deployment: json: cannot unmarshal string into Go struct'
-        " field .spec.replicas of type int32"
+        " field DeploymentSpec.spec.replicas of type int32"
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
+import yaml
 
 from mizzen_local.api import discovery, metrics, openapi, proxy, request, status, streaming, verbs
 from mizzen_local.api.auth import Authenticator, User
@@ -58,6 +60,9 @@ class Call:
                 return b"".join(chunks)
 
     async def reply(self, code: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        if self.form.yaml:
+            body = yaml.safe_dump(orjson.loads(body)).encode()
+            headers = [(b"content-type", b"application/yaml"), *(headers or [])]
         await respond(self.send, code, body, headers)
 
 
@@ -124,8 +129,7 @@ class App:
         )  # fmt: skip
         target = request.parse_path(raw_path)
         if form is None and not path.startswith("/openapi") and not (target and target.subresource == "log"):
-            message = "only the following media types are accepted: application/json"
-            raise ApiError(406, "NotAcceptable", message)
+            raise status.not_acceptable(["application/json", "application/yaml"])
         if target is None:
             await self._other(call)
             return
@@ -169,10 +173,14 @@ class App:
             return
         if call.form.kind == "APIGroupDiscoveryList" and parts in (["api"], ["apis"]):
             api_version = f"apidiscovery.k8s.io/{call.form.version}"
-            found = discovery.aggregated(registry, parts == ["api"], api_version)
+            body = orjson.dumps(discovery.aggregated(registry, parts == ["api"], api_version))
             media = f"application/json;g=apidiscovery.k8s.io;v={call.form.version};as=APIGroupDiscoveryList"
-            headers = [(b"content-type", media.encode()), (b"vary", b"Accept")]
-            await call.reply(200, orjson.dumps(found), headers)
+            tag = f'"{hashlib.sha512(body).hexdigest().upper()}"'
+            headers = [(b"content-type", media.encode()), (b"vary", b"Accept"), (b"etag", tag.encode())]
+            if call.header(b"if-none-match") == tag:
+                await call.reply(304, b"", headers)
+                return
+            await call.reply(200, body, headers)
             return
         if parts == ["api"]:
             found = discovery.api_versions(self.address)
@@ -189,8 +197,16 @@ class App:
                 "paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
             }
         if found is None:
-            raise status.no_such_path()
+            await self._unknown(call, parts[1] if len(parts) > 1 and parts[0] == "apis" else None)
+            return
         await call.reply(200, orjson.dumps(found))
+
+    async def _unknown(self, call: Call, group: str | None) -> None:
+        """A path of a group that is served is answered with a Status, any other as a plain web server would."""
+        if group is not None and group in self.machinery.registry.groups():
+            raise status.no_such_path()
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
+        await respond(call.send, 404, b"404 page not found\n", headers)
 
     async def _resource(self, call: Call, target: Target) -> None:
         info = self.machinery.registry.get(target.group, target.version, target.resource)
@@ -200,13 +216,18 @@ class App:
             call.user,
             Attributes(verb, target.group, target.resource, target.subresource, target.namespace, target.name),
         )
-        if info is None or (target.namespace and not info.namespaced):
+        if info is None:
+            await self._unknown(call, target.group)
+            return
+        if target.namespace and not info.namespaced:
             raise status.no_such_path()
         if target.subresource and target.subresource not in info.subresources:
             raise status.no_such_path()
         if info.group == metrics.GROUP:
             await metrics.serve(self.metrics, call, info, target)
         elif info.bucket == "/pods" and target.subresource in ("log", "portforward", "exec", "attach"):
+            if call.method not in (("GET",) if target.subresource == "log" else ("GET", "POST")):
+                raise status.method_not_allowed()
             await proxy.http(self, call, target)
         elif verb == "watch":
             await streaming.watch(self, call, info, target)

@@ -18,10 +18,16 @@ def content(info: ResourceInfo, obj: Object) -> Object:
 def check_preconditions(info: ResourceInfo, old: Object, meta: Object) -> None:
     """Optimistic concurrency: a version or uid that the writer names must be the present one."""
     name, version, uid = old["metadata"]["name"], meta.get("resourceVersion"), meta.get("uid")
+    if version and not (version.isascii() and version.isdigit()):
+        raise status.internal(f'strconv.ParseUint: parsing "{version}": invalid syntax')
     if version and version not in (old["metadata"]["resourceVersion"], "0"):
         raise status.conflict(info.plural, info.group, name)
     if uid and uid != old["metadata"]["uid"]:
-        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old['metadata']['uid']}"
+        key = "/".join(filter(None, ("/registry", *info.bucket.split("/"), old["metadata"].get("namespace"), name)))
+        why = (
+            f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition"
+            f" failed: UID in precondition: {uid}, UID in object meta: {old['metadata']['uid']}"
+        )
         raise status.conflict(info.plural, info.group, name, why)
 
 

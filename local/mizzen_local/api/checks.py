@@ -13,6 +13,8 @@ from mizzen_local.client import Object
 _LABEL_NAMES = frozenset({"/namespaces", "/services"})
 _RBAC = "rbac.authorization.k8s.io"
 _IMMUTABLE = "field is immutable"
+# their own checks say what they miss, with what follows from it
+_SELECTING = frozenset({"apps/deployments", "apps/replicasets", "apps/statefulsets", "apps/daemonsets"})
 
 
 def metadata(info: ResourceInfo, obj: Object, causes: list[Cause]) -> None:
@@ -56,6 +58,8 @@ def builtin(info: ResourceInfo, obj: Object, old: Object | None, causes: list[Ca
     """Required fields, values and immutability of a built-in kind; its status is the writer's own affair."""
     checked = {key: value for key, value in obj.items() if key not in ("status", "metadata")}
     validation.missing(info.schema, {**checked, "metadata": {}}, "", causes)
+    if info.bucket in _SELECTING:
+        causes[:] = [cause for cause in causes if cause.field not in ("spec.selector", "spec.template")]
     check = _BY_BUCKET.get(info.bucket)
     if check is not None and not causes:
         check(obj, old, causes)
@@ -158,12 +162,13 @@ def _workload(policies: tuple[str, ...] = ("Always",)) -> Callable[[Object, Obje
 
         spec = obj["spec"]
         selector = spec.get("selector")
-        labels = (spec["template"].get("metadata") or {}).get("labels")
+        template = spec.get("template") or {}
+        labels = (template.get("metadata") or {}).get("labels")
         if not selector:
             causes.append(required("spec.selector"))
         elif not selector.get("matchLabels") and not selector.get("matchExpressions"):
             causes.append(invalid_value("spec.selector", selector, "empty selector is invalid for deployment"))
-        elif not selects(selector, labels):
+        if not selector or not selects(selector, labels):
             detail = "`selector` does not match template `labels`"
             causes.append(invalid_value("spec.template.metadata.labels", labels, detail))
         if spec.get("replicas", 0) < 0:
@@ -171,7 +176,7 @@ def _workload(policies: tuple[str, ...] = ("Always",)) -> Callable[[Object, Obje
             causes.append(invalid_value("spec.replicas", spec["replicas"], detail))
         if old is not None and old["spec"].get("selector") != selector:
             causes.append(invalid_value("spec.selector", selector, _IMMUTABLE))
-        _pod_spec(spec["template"]["spec"], "spec.template.spec", causes, policies)
+        _pod_spec(template.get("spec") or {}, "spec.template.spec", causes, policies)
 
     return check
 
@@ -253,8 +258,14 @@ def _service(obj: Object, _: Object | None, causes: list[Cause]) -> None:
 def _config_map(obj: Object, old: Object | None, causes: list[Cause]) -> None:
     size = sum(len(str(value)) for field in ("data", "binaryData") for value in (obj.get(field) or {}).values())
     if size > 1024 * 1024:
-        causes.append(Cause("", "FieldValueTooLong", "Too long: may not be more than 1048576 bytes"))
+        causes.append(Cause("[]", "FieldValueTooLong", "Too long: may not be more than 1048576 bytes"))
+    for field in ("data", "binaryData"):
+        for key in obj.get(field) or {}:
+            if problem := names.config_key_problem(key):
+                causes.append(invalid_value(f"{field}[{key}]", key, problem))
     if old is not None and old.get("immutable"):
+        if not obj.get("immutable"):
+            causes.append(forbidden_field("immutable", "field is immutable when `immutable` is set"))
         for field in ("data", "binaryData", "stringData"):
             if old.get(field) != obj.get(field):
                 causes.append(forbidden_field(field, "field is immutable when `immutable` is set"))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from mizzen_local.api import (
     apply,
     carryover,
@@ -22,6 +24,7 @@ from mizzen_local.api import (
     validation,
 )
 from mizzen_local.api.apply import Writer
+from mizzen_local.api.golang import Undecodable, go_text, go_type
 from mizzen_local.api.registry import Registry, ResourceInfo
 from mizzen_local.api.store import Entry, Store
 from mizzen_local.client import ApiError, Object
@@ -36,6 +39,7 @@ class WriteOptions:
     force: bool = False
     validation: str = "Warn"  # Strict, Warn or Ignore
     warnings: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # what strict decoding found in the body's text
 
 
 def now_text() -> str:
@@ -74,7 +78,7 @@ class Machinery:
     ) -> Entry:
         meta = obj["metadata"]
         if meta.get("resourceVersion"):
-            raise status.bad_request("resourceVersion should not be set on objects to be created")
+            raise status.internal("resourceVersion should not be set on objects to be created")
         if not meta.get("name"):
             if not meta.get("generateName"):
                 cause = status.required("metadata.name", "name or generateName is required")
@@ -105,10 +109,10 @@ class Machinery:
     def update(
         self, info: ResourceInfo, namespace: str, name: str, body: Any, options: WriteOptions, subresource: str = ""
     ) -> Entry:
+        obj = self._decode(info, namespace, name, body, options)
         found = self.store.get(info.bucket, namespace, name)
         if found is None:
             raise status.not_found(info.plural, info.group, name)
-        obj = self._decode(info, namespace, name, body, options)
         if info.crd is not None and not obj["metadata"].get("resourceVersion"):
             cause = status.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
             raise status.invalid(info.kind, info.group, name, [cause])
@@ -137,14 +141,16 @@ class Machinery:
             patched = patch.merge_patch(current, body)
         else:
             if info.crd is not None:
-                raise status.unsupported_media_type(
-                    "the body of the request was in an unknown format - accepted media types include:"
-                    " application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
-                )
+                raise status.unsupported_patch_type()
             patched = patch.strategic_patch(info.schema, current, body)
         if not isinstance(patched, dict) or not isinstance(patched.get("metadata"), dict):
-            raise status.bad_request("the patched object is not an object with metadata")
-        obj = self._decode(info, namespace, name, patched, options)
+            raise status.bad_request("Invalid JSON Patch")
+        try:
+            obj = self._named(info, namespace, name, self._read(info, patched, options))
+        except Undecodable as error:
+            given = go_text(body) if kind == "strategic" else orjson.dumps(patched).decode()
+            cause = status.invalid_value("patch", given, str(error))
+            raise status.invalid("", "", "", [cause]) from error
         return self._replace(info, namespace, found, obj, options, Writer(options.manager, subresource)), False
 
     def _apply(
@@ -279,45 +285,67 @@ class Machinery:
         return self.served(info, entry)
 
     def _decode(self, info: ResourceInfo, namespace: str, name: str, body: Any, options: WriteOptions) -> Object:
+        """The object of a request's body, or 400 in the decoder's words."""
+        try:
+            obj = self._read(info, body, options)
+        except Undecodable as error:
+            version = str(body.get("apiVersion") or info.version).rpartition("/")[2]
+            kind = body.get("kind") or info.kind
+            where = f'{kind} in version "{version}" cannot be handled as a {info.kind}: '
+            raise status.bad_request(f"{'' if info.crd else where}{error}") from error
+        return self._named(info, namespace, name, obj)
+
+    def _read(self, info: ResourceInfo, body: Any, options: WriteOptions) -> Object:
         """Check that a body is an object of this resource and drop what the schema does not know."""
         if not isinstance(body, dict):
-            raise status.bad_request("the object provided is unrecognized (must be of type object)")
-        for key, wanted in (("apiVersion", info.api_version), ("kind", info.kind)):
-            given = body.get(key)
-            if not given:
-                body = {**body, key: wanted}
-            elif given != wanted:
-                what = "API version" if key == "apiVersion" else "kind"
-                raise status.bad_request(
-                    f"the {what} in the data ({given}) does not match the expected {what} ({wanted})"
-                )
+            raise Undecodable(f"json: cannot unmarshal {go_type(body)} into Go value of type map[string]interface {{}}")
+        self._check_kind(info, body)
         unknown: list[str] = []
-        if not isinstance(body.get("metadata"), dict):
-            body = {**body, "metadata": {}}
-        try:
-            obj: Object = schema.clean(info.schema, body, "", unknown)
-        except ApiError as error:
-            where = f'{info.kind} in version "{info.version}" cannot be handled as a {info.kind}: '
-            raise status.bad_request(where + error.message) from error
-        if unknown and options.validation != "Ignore":
-            problems = [f'unknown field "{path}"' for path in unknown]
+        body = {**body, "apiVersion": info.api_version, "kind": info.kind}
+        if body.get("metadata") is None:
+            body["metadata"] = {}
+        obj: Object = schema.clean(info.schema, body, "", unknown)
+        problems = [*options.problems, *(f'unknown field "{path}"' for path in unknown)]
+        if problems and options.validation != "Ignore":
             if options.validation == "Strict":
-                prefix = (
-                    "" if info.crd else f'{info.kind} in version "{info.version}" cannot be handled as a {info.kind}: '
-                )
-                raise status.bad_request(f"{prefix}strict decoding error: {', '.join(problems)}")
+                raise Undecodable(f"strict decoding error: {', '.join(problems)}")
             options.warnings += problems
+        return obj
+
+    def _check_kind(self, info: ResourceInfo, body: Object) -> None:
+        api_version, kind = body.get("apiVersion") or info.api_version, body.get("kind") or info.kind
+        if (api_version, kind) == (info.api_version, info.kind):
+            return
+        if info.crd is not None:
+            for key, what, wanted in (("apiVersion", "API version", info.api_version), ("kind", "kind", info.kind)):
+                if body.get(key) not in (None, "", wanted):
+                    text = f"the {what} in the data ({body[key]}) does not match the expected {what} ({wanted})"
+                    raise status.bad_request(text)
+        group, _, version = str(api_version).rpartition("/")
+        if self.registry.by_kind(group, version, str(kind)) is None:
+            place = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'
+            raise Undecodable(f'no kind "{kind}" is registered for version "{api_version}" {place}')
+        inner = info.group.partition(".")[0] or "core"
+        raise Undecodable(f"converting ({version}.{kind}) to ({inner}.{info.kind}): unknown conversion")
+
+    def _named(self, info: ResourceInfo, namespace: str, name: str, obj: Object) -> Object:
+        """The object's name and namespace are those of the URL."""
         meta = obj["metadata"]
         if name:
-            given_name = meta.setdefault("name", name)
-            if given_name != name:
+            given = meta.get("name")
+            if not given:
+                why = f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+                raise status.bad_request(why)
+            if given != name:
                 raise status.bad_request(
-                    f"the name of the object ({given_name}) does not match the name on the URL ({name})"
+                    f"the name of the object ({given}) does not match the name on the URL ({name})"
                 )
-        if info.namespaced and meta.setdefault("namespace", namespace) != namespace:
+        if info.namespaced and (meta.get("namespace") or namespace) != namespace:
             raise status.bad_request(
                 "the namespace of the provided object does not match the namespace sent on the request"
             )
+        if info.namespaced:
+            meta["namespace"] = namespace
         return obj
 
     def _reset_status(self, info: ResourceInfo, obj: Object, old: Object | None) -> None:

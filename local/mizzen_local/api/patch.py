@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from mizzen_local.api import status
+from mizzen_local.api.golang import go_text
 from mizzen_local.api.schema import UNTYPED, Node
-from mizzen_local.api.status import bad_request
 from mizzen_local.client import ApiError
+
+_MOST_OPERATIONS = 10_000
 
 
 def merge_patch(value: Any, patch: Any) -> Any:
@@ -23,14 +26,18 @@ def merge_patch(value: Any, patch: Any) -> Any:
 
 
 def json_patch(value: Any, operations: Any) -> Any:
-    if not isinstance(operations, list):
-        raise bad_request("json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+    if len(operations) > _MOST_OPERATIONS:
+        message = (
+            "Request entity too large: The allowed maximum operations in a JSON patch is"
+            f" {_MOST_OPERATIONS}, got {len(operations)}"
+        )
+        raise ApiError(413, "RequestEntityTooLarge", message)
     document = copy.deepcopy(value)
-    for number, operation in enumerate(operations):
+    for operation in operations:
         try:
             document = _operate(document, operation)
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            message = f"the server rejected our request due to an error in our request (operation {number}: {error})"
+            message = "the server rejected our request due to an error in our request"
             raise ApiError(422, "Invalid", message, {}) from error
     return document
 
@@ -47,7 +54,10 @@ def _operate(document: Any, operation: dict[str, Any]) -> Any:
         return _drop(document, path)
     if kind in ("move", "copy"):
         source = _pointer(operation["from"])
-        found = copy.deepcopy(_look_up(document, source))
+        # what is not there is copied as null, as the real server's library does
+        parent = _look_up(document, source[:-1])
+        absent = kind == "copy" and isinstance(parent, dict) and source and source[-1] not in parent
+        found = None if absent else copy.deepcopy(_look_up(document, source))
         if kind == "move":
             document = _drop(document, source)
         return _put(document, path, found, False)
@@ -84,10 +94,8 @@ def _put(document: Any, path: list[str], value: Any, replace: bool) -> Any:
             parent.append(value)
         else:
             parent.insert(_position(last, parent), value)
-    elif replace and last not in parent:
-        raise KeyError(f"doc is missing key: {last}")
     else:
-        parent[last] = value
+        parent[last] = value  # a replacement of what is not there adds it
     return document
 
 
@@ -105,6 +113,8 @@ def strategic_patch(node: Node, value: Any, patch: Any) -> Any:
     if not isinstance(patch, dict):
         return patch
     directive = patch.get("$patch")
+    if directive not in (None, "replace", "delete", "merge"):
+        raise status.internal(f"unknown patch type: {directive} in map: {go_text(patch)}")
     if directive == "replace":
         return {name: item for name, item in patch.items() if name != "$patch"}
     if directive == "delete":
@@ -125,7 +135,7 @@ def strategic_patch(node: Node, value: Any, patch: Any) -> Any:
     for name, order in patch.items():
         field = name.split("/", 1)[1] if name.startswith("$setElementOrder/") else ""
         if field in out and field not in patch:
-            out[field] = _ordered(node.field(field) or UNTYPED, out[field], order)
+            out[field] = _ordered(node.field(field) or UNTYPED, out[field], order, out[field])
     return out
 
 
@@ -140,14 +150,14 @@ def _strategic_list(node: Node, items: list[Any], patch: list[Any], order: list[
         return [{k: v for k, v in i.items() if k != "$patch"} if isinstance(i, dict) else i for i in patch]
     if not node.merge_key:
         merged = [*items, *(item for item in patch if item not in items)]
-        return _ordered(node, merged, order) if order else merged
+        return _ordered(node, merged, order or patch, items)
     if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in patch):
         return [item for item in patch if item.get("$patch") != "replace"]
     key = node.merge_key
     out = list(items)
     for item in patch:
         if key not in item:
-            raise bad_request(f"map: {item} does not contain declared merge key: {key}")
+            raise status.internal(f"map: {go_text(item)} does not contain declared merge key: {key}")
         place = next((at for at, entry in enumerate(out) if entry.get(key) == item[key]), None)
         if item.get("$patch") == "delete":
             if place is not None:
@@ -156,16 +166,22 @@ def _strategic_list(node: Node, items: list[Any], patch: list[Any], order: list[
             out.append(strategic_patch(node.items, {}, item))
         else:
             out[place] = strategic_patch(node.items, out[place], item)
-    return _ordered(node, out, order) if order else out
+    return _ordered(node, out, order or patch, items)
 
 
-def _ordered(node: Node, items: list[Any], order: list[Any]) -> list[Any]:
-    """Items in the order that the patch asks for; those it does not name keep their place at the end."""
+def _ordered(node: Node, items: list[Any], order: list[Any], before: list[Any]) -> list[Any]:
+    """Items in the order of the patch; those that it does not name go where they stood relative to the others."""
     key = node.merge_key
-    names = [entry.get(key) if isinstance(entry, dict) and key else entry for entry in order]
 
-    def rank(item: Any) -> int:
-        name = item.get(key) if isinstance(item, dict) and key else item
-        return names.index(name) if name in names else len(names)
+    def name(item: Any) -> Any:
+        return item.get(key) if isinstance(item, dict) and key else item
 
-    return sorted(items, key=rank)
+    wanted, stood = [name(item) for item in order], [name(item) for item in before]
+    named = sorted((item for item in items if name(item) in wanted), key=lambda item: wanted.index(name(item)))
+    others = [item for item in items if name(item) not in wanted]
+    out: list[Any] = []
+    while named and others:
+        mine, other = name(named[0]), name(others[0])
+        earlier = mine in stood and other in stood and stood.index(other) < stood.index(mine)
+        out.append(others.pop(0) if earlier else named.pop(0))
+    return [*out, *named, *others]

@@ -1,18 +1,14 @@
-"""What a request asks for: its path taken apart, its query, its body decoded, the form of answer it accepts."""
+"""What a request asks for: its path taken apart, its query, and the form of answer that it accepts."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-import orjson
-import yaml
-
-from mizzen_local.api import protobuf, status
-from mizzen_local.client import ApiError, Object
+from mizzen_local.api import status
+from mizzen_local.client import ApiError
 
 MAX_BODY = 3 * 1024 * 1024
 PATCH_TYPES = {
@@ -21,8 +17,8 @@ PATCH_TYPES = {
     "application/strategic-merge-patch+json": "strategic",
     "application/apply-patch+yaml": "apply",
 }
+VALIDATIONS = ("", "Ignore", "Strict", "Warn")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
-_MOST_NODES = 1_000_000  # of a YAML document, aliases written out
 _NAMESPACE_SUBRESOURCES = ("status", "finalize")
 
 
@@ -82,6 +78,7 @@ class Form:
 
     kind: str = ""
     version: str = "v1"
+    yaml: bool = False
 
 
 PLAIN = Form()
@@ -95,6 +92,8 @@ def negotiate(accept: str) -> Form | None:
     for item in accept.split(","):
         media, *raw = [part.strip() for part in item.split(";")]
         options = dict(part.split("=", 1) for part in raw if "=" in part)
+        if media == "application/yaml" and "as" not in options:
+            return Form(yaml=True)
         if media not in ("application/json", "*/*", "application/*"):
             continue
         kind = options.get("as", "")
@@ -103,66 +102,30 @@ def negotiate(accept: str) -> Form | None:
     return None
 
 
-def decode(content_type: str, body: bytes, optional: bool = False) -> Any:
-    """A body as JSON values; YAML where the content type says so."""
-    media = content_type.partition(";")[0].strip()
-    if not body and optional:
-        return {}
-    if media in ("application/yaml", "application/apply-patch+yaml"):
-        return _yaml(body)
-    if media == protobuf.MEDIA:
-        return protobuf.decode(body)
-    if media and media != "application/json" and media not in PATCH_TYPES:
-        raise status.unsupported_media_type(
-            "the body of the request was in an unknown format - accepted media types include: application/json,"
-            " application/yaml"
-        )
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise status.bad_request(f"couldn't get version/kind; json parse error: {error}") from error
+def check_write(verb: str, kind: str, query: dict[str, str]) -> None:
+    """The options of a create, update or patch (of type `kind`); raises 422 where one is not allowed."""
+    causes, manager = [], query.get("fieldManager", "")
+    if kind == "apply" and not manager:
+        causes.append(status.required("fieldManager", "is required for apply patch"))
+    if kind not in ("", "apply") and "force" in query:
+        causes.append(status.forbidden_field("force", "may not be specified for non-apply patch"))
+    if len(manager.encode()) > 128:
+        causes.append(status.Cause("fieldManager", "FieldValueTooLong", "Too long: may not be more than 128 bytes"))
+    for place, letter in enumerate(manager):
+        if not letter.isprintable():
+            detail = f"invalid character U+{ord(letter):04X} (at position {place})"
+            causes.append(status.invalid_value("fieldManager", manager, detail))
+    causes += check_dry_run(query.get("dryRun"))
+    if query.get("fieldValidation", "") not in VALIDATIONS:
+        causes.append(status.unsupported("fieldValidation", query["fieldValidation"], list(VALIDATIONS)))
+    if causes:
+        raise status.invalid(f"{verb.capitalize()}Options", "meta.k8s.io", "", causes)
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML as Kubernetes reads it: dates stay text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _yaml(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)  # clients that apply mostly send JSON, which is YAML, too
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        found = yaml.load(body, _Loader)  # noqa: S506
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise status.bad_request(f"error parsing YAML: {error}") from error
-    if _nodes(found, {}) > _MOST_NODES:
-        raise status.bad_request("error parsing YAML: document contains excessive aliasing")
-    return found
-
-
-def _nodes(value: Any, known: dict[int, int]) -> int:
-    """How many nodes a value has when each alias is written out; a value within itself has too many."""
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) not in known:
-        known[id(value)] = _MOST_NODES + 1
-        known[id(value)] = 1 + sum(
-            _nodes(item, known) for item in (value.values() if isinstance(value, dict) else value)
-        )
-    return known[id(value)]
+def check_dry_run(value: str | None) -> list[status.Cause]:
+    return [] if value in (None, "", "All") else [status.unsupported("dryRun", [value], ["All"])]
 
 
 def too_large() -> ApiError:
     message = f"Request entity too large: limit is {MAX_BODY}"
     return ApiError(413, "RequestEntityTooLarge", message)
-
-
-def error_object(error: ApiError) -> Object:
-    return status.to_status(error)

@@ -24,7 +24,7 @@ def read(info: ResourceInfo, obj: Object) -> Object:
         "status": {"replicas": _at(obj, paths["status"]) or 0},
     }
     replicas = _at(obj, paths["spec"])
-    if replicas is not None:
+    if replicas:  # nought is left out, as Go writes it
         found["spec"]["replicas"] = replicas
     selector = _at(obj, paths["selector"]) if paths["selector"] else None
     if selector:
@@ -39,7 +39,7 @@ def write(
     entry = machinery.entry(info, namespace, name)
     current = read(info, entry.obj)
     if not kind:
-        wanted = body
+        wanted = _checked(body)
     elif kind == "json":
         wanted = patch.json_patch(current, body)
     else:
@@ -56,6 +56,17 @@ def write(
         merged = {part: merged}
     updated, _ = machinery.patch(info, namespace, name, "merge", merged, options, "scale")
     return read(info, updated.obj)
+
+
+def _checked(body: Object) -> Object:
+    version, kind = body.get("apiVersion") or "autoscaling/v1", body.get("kind") or "Scale"
+    if (version, kind) != ("autoscaling/v1", "Scale"):
+        version = version.rpartition("/")[2]
+        raise status.bad_request(
+            f'{kind} in version "{version}" cannot be handled as a Scale: converting ({version}.{kind}) to'
+            " (autoscaling.Scale): unknown conversion"
+        )
+    return body
 
 
 def _paths(info: ResourceInfo) -> dict[str, list[str]]:

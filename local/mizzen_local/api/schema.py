@@ -8,11 +8,23 @@ from functools import cache
 from typing import Any
 
 from mizzen_local.api import definitions
-from mizzen_local.api.status import bad_request
+from mizzen_local.api.golang import Undecodable, go_type
 from mizzen_local.client import Object
 
 _SIGNIFICANT = frozenset({"x-kubernetes-patch-strategy", "x-kubernetes-patch-merge-key", "default", "nullable"})
 _GO_TYPES = {"integer": "int32", "number": "float64", "string": "string", "boolean": "bool"}
+_BASE64 = re.compile(r"[A-Za-z0-9+/\r\n]*={0,2}[\r\n]*")
+
+
+class Mistyped(Undecodable):
+    """A value of the wrong type; each level that it passes adds its field, and the innermost struct its name."""
+
+    def __init__(self, got: str, wanted: str) -> None:
+        self.got, self.wanted, self.fields, self.struct = got, wanted, list[str](), ""
+
+    def __str__(self) -> str:
+        place = ".".join([self.struct, *self.fields])
+        return f"json: cannot unmarshal {self.got} into Go struct field {place} of type {self.wanted}"
 
 
 class Node:
@@ -188,44 +200,56 @@ def clean(node: Node, value: Any, path: str, unknown: list[str]) -> Any:
     if isinstance(value, list):
         if node.type != "array":
             if node.builtin and node.type:
-                raise _mistyped(node, "array", path)
+                raise Mistyped("array", _go_name(node))
             return value
         items = node.items
         return [clean(items, item, f"{path}[{index}]", unknown) for index, item in enumerate(value)]
     if node.builtin and node.type:
-        return _scalar(node, value, path)
+        return _scalar(node, value)
     return value
 
 
 def _clean_object(node: Node, value: dict[str, Any], path: str, unknown: list[str]) -> dict[str, Any]:
     if node.builtin and node.type not in ("object", ""):
-        raise _mistyped(node, "object", path)
+        raise Mistyped("object", _go_name(node))
     props, is_map, preserve = node.props, node.is_map, node.preserve
     if not props and preserve and not node.embedded:
         return value
     out: dict[str, Any] = {}
-    for name, item in value.items():
-        below = props.get(name)
-        if below is None:
-            if is_map:
-                below = node.values
-            elif preserve:
-                out[name] = item
-                continue
-            else:
-                unknown.append(f"{path}.{name}" if path else name)
-                continue
-        if item is not None:
-            out[name] = clean(below, item, f"{path}.{name}" if path else name, unknown)
-        elif not below.builtin and not (below.has_default and not below.nullable):
-            out[name] = None
+    name = ""
+    try:
+        for name, item in value.items():
+            below = props.get(name)
+            if below is None:
+                if is_map:
+                    below = node.values
+                elif preserve:
+                    out[name] = item
+                    continue
+                else:
+                    unknown.append(f"{path}.{name}" if path else name)
+                    continue
+            if item is not None:
+                out[name] = clean(below, item, f"{path}.{name}" if path else name, unknown)
+            elif not below.builtin and not (below.has_default and not below.nullable):
+                out[name] = None
+            elif name not in props and below.type == "string":
+                out[name] = ""  # Go's zero value
+    except Mistyped as error:
+        if name in props:
+            error.fields.insert(0, name)
+            error.struct = error.struct or node.definition.rpartition(".")[2]
+        raise
     return out
 
 
-def _scalar(node: Node, value: Any, path: str) -> Any:
+def _scalar(node: Node, value: Any) -> Any:
     kind = node.type
     if kind == "string":
         if isinstance(value, str) or (node.int_or_string and isinstance(value, int | float) and value is not True):
+            if isinstance(value, str) and node.format == "byte" and not _BASE64.fullmatch(value):
+                bad = _BASE64.match(value)
+                raise Undecodable(f"illegal base64 data at input byte {bad.end() if bad else 0}")
             # quantities are strings once stored, ports keep their type
             return str(value) if node.format == "quantity" and not isinstance(value, str) else value
     elif kind == "integer":
@@ -240,18 +264,18 @@ def _scalar(node: Node, value: Any, path: str) -> Any:
         return value
     elif value is None:
         return None
-    raise _mistyped(node, _json_type(value), path)
+    raise Mistyped(go_type(value), _go_name(node))
 
 
-def _json_type(value: Any) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    return "string" if isinstance(value, str) else "number"
-
-
-def _mistyped(node: Node, got: str, path: str) -> Exception:
-    wanted = _GO_TYPES.get(node.type, "[]" if node.type == "array" else "map")
-    return bad_request(f"json: cannot unmarshal {got} into Go struct field .{path} of type {wanted}")
+def _go_name(node: Node) -> str:
+    """The Go type of a place, as errors name it."""
+    if node.definition and "properties" in node.raw:
+        return ".".join(node.definition.split(".")[-2:])
+    if node.type == "array":
+        return f"[]{_go_name(node.items)}"
+    if node.is_map:
+        return f"map[string]{_go_name(node.values)}"
+    return "int64" if node.format == "int64" else _GO_TYPES.get(node.type, "map[string]interface {}")
 
 
 def default(node: Node, value: Any) -> None:

@@ -88,9 +88,9 @@ def invalid(kind: str, group: str, name: str, causes: list[Cause]) -> ApiError:
     texts = [str(cause) for cause in causes]
     joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     details = {
-        "name": name,
+        **({"name": name} if name else {}),
         **({"group": group} if group else {}),
-        "kind": kind,
+        **({"kind": kind} if kind else {}),
         "causes": [cause.to_json() for cause in causes],
     }
     return ApiError(422, "Invalid", f'{qualified(kind, group)} "{name}" is invalid: {joined}', details)
@@ -98,6 +98,11 @@ def invalid(kind: str, group: str, name: str, causes: list[Cause]) -> ApiError:
 
 def bad_request(message: str) -> ApiError:
     return ApiError(400, "BadRequest", message)
+
+
+def internal(message: str) -> ApiError:
+    """What the real server, too, answers with a bare 500, though the client is to blame."""
+    return ApiError(500, "", message)
 
 
 def forbidden(plural: str, group: str, name: str, why: str) -> ApiError:
@@ -122,6 +127,15 @@ def unsupported_media_type(message: str) -> ApiError:
     return ApiError(415, "UnsupportedMediaType", message)
 
 
+def unsupported_patch_type() -> ApiError:
+    return ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
+
+
+def not_acceptable(media: list[str]) -> ApiError:
+    message = f"406: Not Acceptable\n\nAvailable representations: {', '.join(media)}"
+    return ApiError(406, "NotAcceptable", message, {})
+
+
 def to_status(error: ApiError) -> Object:
     status: Object = {
         "kind": "Status",
@@ -129,9 +143,9 @@ def to_status(error: ApiError) -> Object:
         "metadata": {},
         "status": "Failure",
         "message": error.message,
-        "reason": error.reason,
+        **({"reason": error.reason} if error.reason else {}),
     }
-    if error.details:
+    if error.details is not None:
         status["details"] = error.details
     status["code"] = error.code
     return status

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from mizzen_local.api import eviction, reads, removal, render, request, reviews, scale, status
+from mizzen_local.api import decoding, eviction, reads, removal, render, request, reviews, scale, status
 from mizzen_local.api.machinery import WriteOptions
 from mizzen_local.api.reads import Selection
 from mizzen_local.api.registry import ResourceInfo
@@ -28,7 +28,7 @@ def run(app: App, call: Call, info: ResourceInfo, target: Target, verb: str, bod
     if verb in ("create", "update", "patch"):
         return _write(app, call, info, target, verb, body)
     if verb == "delete":
-        options = DeleteOptions.parse(request.decode(call.header(b"content-type"), body, True), call.query)
+        options = _delete_options(call, body)
         if not target.name or target.subresource:
             raise status.method_not_allowed()
         return 200, orjson.dumps(removal.delete(app.machinery, info, target.namespace, target.name, options)), []
@@ -75,7 +75,7 @@ def _get(app: App, call: Call, info: ResourceInfo, target: Target) -> Answer:
 
 
 def _delete_collection(app: App, call: Call, info: ResourceInfo, selection: Selection, body: bytes) -> Answer:
-    options = DeleteOptions.parse(request.decode(call.header(b"content-type"), body, True), call.query)
+    options = _delete_options(call, body)
     found = reads.page(app.machinery, info, selection)
     for entry in found.entries:
         meta = entry.obj["metadata"]
@@ -83,24 +83,32 @@ def _delete_collection(app: App, call: Call, info: ResourceInfo, selection: Sele
     return 200, reads.list_bytes(info, found), []
 
 
+def _delete_options(call: Call, body: bytes) -> DeleteOptions:
+    given = decoding.of_object("DeleteOptions", call.header(b"content-type"), body, [], optional=True)
+    return DeleteOptions.parse(given, call.query)
+
+
 def _write(app: App, call: Call, info: ResourceInfo, target: Target, verb: str, raw: bytes) -> Answer:
     content_type = call.header(b"content-type")
     query = call.query
     kind = ""
     if verb == "patch":
-        kind = PATCH_TYPES.get(content_type.partition(";")[0].strip(), "")
+        kind = PATCH_TYPES.get(decoding.media_type(content_type), "")
         if not kind:
-            raise status.unsupported_media_type(
-                "the body of the request was in an unknown format - accepted media types include:"
-                f" {', '.join(PATCH_TYPES)}"
-            )
-    body = request.decode(content_type, raw, bool(target.subresource))
+            raise status.unsupported_patch_type()
+    request.check_write(verb, kind, query)
+    problems: list[str] = []
+    if kind:
+        body = decoding.of_patch(kind, raw, problems)
+    else:
+        body = decoding.of_object(info.kind, content_type, raw, problems, bool(target.subresource))
     manager = query.get("fieldManager") or ("" if kind == "apply" else _agent(call))
     options = WriteOptions(
         manager=manager,
         dry_run=bool(query.get("dryRun")),
         force=request.is_true(query, "force"),
         validation=query.get("fieldValidation") or "Warn",
+        problems=problems,
     )
     code, result = perform(app, call, info, target, verb, kind, body, options)
     warnings = [(b"warning", f'299 - "{_quoted(text)}"'.encode()) for text in options.warnings]
@@ -177,4 +185,4 @@ def _agent(call: Call) -> str:
 
 
 def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
+    return text.replace("\n", " ").replace("\\", "\\\\").replace('"', '\\"')
