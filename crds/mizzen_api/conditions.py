@@ -30,6 +30,7 @@ class Reason(StrEnum):
     SOURCE_EMPTY = "SourceEmpty"
     SOURCE_MALFORMED = "SourceMalformed"
     COLUMN_MISSING = "ColumnMissing"
+    EXPECTATION_FAILED = "ExpectationFailed"
     # SearchJob, TrainingJob
     INVALID_PARAMETERS = "InvalidParameters"
     TRIALS_FAILED = "TrialsFailed"
@@ -55,6 +56,7 @@ USER_ERRORS = frozenset(
         Reason.SOURCE_EMPTY,
         Reason.SOURCE_MALFORMED,
         Reason.COLUMN_MISSING,
+        Reason.EXPECTATION_FAILED,
         Reason.INVALID_PARAMETERS,
         Reason.GATE_FAILED,
         Reason.TRIALS_FAILED,

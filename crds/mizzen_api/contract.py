@@ -75,6 +75,11 @@ DATASET_MANIFEST = "manifest.json"
 DATASET_PIPELINE = "pipeline.json"
 DATASET_PROFILE = "profile.json"
 DATASET_DATA = "data"
+DATASET_EXPECTATIONS = "expectations.json"
+DATASET_DRIFT = "drift.json"
+DATASET_REPORT = "report.html"
+DATASET_REPORT_JSON = "report.json"
+DATASET_REJECTED = "rejected.parquet"  # rows that onViolation Drop kept aside, with their reasons
 SPLITS = ("train", "validation", "test")
 
 # Files of a model version.
