@@ -25,6 +25,7 @@ _LAUNCHER = (
     str(Path(sandbox.__file__).parents[2]),
 )
 _MESSAGE_LIMIT = 4096
+_SET_UP_LOOKS = 500  # of 10 ms each
 _FEED_INTERVAL = 0.02  # while a container does not read its stdin
 _LOST = "the container's supervisor ended without leaving an exit status (was the machine restarted?)"
 
@@ -257,7 +258,11 @@ class Container:
         stdout: int = asyncio.subprocess.PIPE,
         stderr: int = asyncio.subprocess.PIPE,
     ) -> asyncio.subprocess.Process:
-        """Start a command in the container's namespaces."""
+        """Start a command in the container's namespaces, which may just be being made."""
+        for _ in range(_SET_UP_LOOKS):
+            if not self.running or _is_set_up(self.init):
+                break
+            await asyncio.sleep(0.01)
         spec = str(self.attempt_folder() / "spec.json")
         return await asyncio.create_subprocess_exec(
             *_LAUNCHER, "enter", spec, *argv, stdin=stdin, stdout=stdout, stderr=stderr
@@ -273,6 +278,18 @@ class Container:
             await process.wait()
             return 124, f"command timed out after {seconds:g}s"
         return process.returncode or 0, output.decode(errors="replace")[:2048]
+
+
+def _is_set_up(init: int) -> bool:
+    """Whether a container has its root and processes of its own, and the host's root has gone from it."""
+    root = Path(f"/proc/{init}/root")
+    try:
+        (root / "proc/self").readlink()  # can be read by members of its namespace only
+    except FileNotFoundError:
+        return (root / "proc/1").exists() and not (root / ".host").exists()
+    except OSError:
+        return init != 0  # we may not look
+    return False
 
 
 async def _readable(descriptor: int, seconds: float) -> None:

@@ -26,7 +26,12 @@ def service_addresses(service: Object, slices: Iterable[Object]) -> list[tuple[s
     return found
 
 
-def render(namespace: str, own: tuple[str, str], entries: Iterable[tuple[str, str, list[tuple[str, str]]]]) -> str:
+def render(
+    namespace: str,
+    own: tuple[str, str],
+    entries: Iterable[tuple[str, str, list[tuple[str, str]]]],
+    aliases: Iterable[Object] = (),
+) -> str:
     """`own` is (pod IP, hostname); entries are (namespace, service, addresses). The pod's own namespace comes first."""
     lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"{own[0]}\t{own[1]}"]
     for ns, name, addresses in sorted(entries, key=lambda e: (e[0] != namespace, e[0], e[1])):
@@ -36,6 +41,8 @@ def render(namespace: str, own: tuple[str, str], entries: Iterable[tuple[str, st
         for address, hostname in addresses:
             extra = [f"{hostname}.{n}" for n in names] if hostname else []
             lines.append(f"{address}\t{' '.join(names + extra)}")
+    for alias in aliases:
+        lines.append(f"{alias['ip']}\t{' '.join(alias.get('hostnames') or [])}")
     return "\n".join(lines) + "\n"
 
 

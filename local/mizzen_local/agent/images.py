@@ -10,16 +10,21 @@ from pathlib import Path
 
 import yaml
 
+_OUR_USER = 65532  # as in docker/
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True)
 class Image:
-    """`path` goes before the system's PATH; `entrypoint` is what runs when the container gives no command."""
+    """`path` goes before the system's PATH; `entrypoint` is what runs when the container gives no command.
+
+    `user` is whom it runs as where the pod does not say.
+    """
 
     path: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
+    user: int = 0
 
     def environment(self) -> dict[str, str]:
         return {"PATH": ":".join((*self.path, SYSTEM_PATH)), **self.env}
@@ -50,7 +55,7 @@ class Images:
         here = str(Path(sys.executable).parent)
         venv = {"VIRTUAL_ENV": sys.prefix} if sys.prefix != sys.base_prefix else {}
         ours = {
-            name: Image((here,), (command,), venv)
+            name: Image((here,), (command,), venv, 0 if name == "traefik" else _OUR_USER)
             for name, command in {
                 "ghcr.io/mizzen-dev/operator": "mizzen-operator",
                 "ghcr.io/mizzen-dev/runtime": "mizzen",
@@ -69,6 +74,7 @@ class Images:
                     tuple(entry.get("path") or (here,)),
                     tuple(entry.get("entrypoint") or ()),
                     {k: str(v) for k, v in (entry.get("env") or {}).items()},
+                    int(entry.get("user") or 0),
                 )
         return cls(table)
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from mizzen_local.agent.environment import ConfigError, expand
 from mizzen_local.agent.images import Image
+from mizzen_local.agent.security import Identity
 from mizzen_local.agent.volumes import Mount
 from mizzen_local.client import Object
 
 
-def base_environment(image: Image, hostname: str, services: dict[str, str]) -> dict[str, str]:
-    """What a container has before its manifest adds to it: nothing of the agent's own environment but HOME."""
-    home = os.environ.get("HOME", "/")
+def base_environment(image: Image, hostname: str, services: dict[str, str], user: int = 0) -> dict[str, str]:
+    """What a container has before its manifest adds to it: nothing of the agent's own environment but root's HOME."""
+    home = "/" if user else os.environ.get("HOME", "/")
     return {"HOME": home, "HOSTNAME": hostname, "LANG": "C.UTF-8", **image.environment(), **services}
 
 
@@ -37,6 +38,7 @@ def launch_spec(
     mounts: list[Mount],
     hidden: Iterable[Path],
     network: dict[str, str],
+    identity: Identity | None = None,
 ) -> dict[str, Any]:
     """`hidden` are folders of the host that no pod may see; what a pod needs of them is mounted.
 
@@ -50,6 +52,7 @@ def launch_spec(
         "create_cwd": bool(spec.get("workingDir")) and not read_only,
         "hostname": hostname,
         **network,
+        **({"uid": identity.uid, "gid": identity.gid} if identity and identity.uid else {}),
         "hide": [str(folder) for folder in hidden if folder not in Path(sys.prefix).parents],
         "mounts": [m.json() for m in sorted([*python_mounts(), *mounts], key=lambda m: m.target.count("/"))],
         "stdin": bool(spec.get("stdin")),

@@ -18,7 +18,8 @@ from mizzen_local.agent.kubelet import Kubelet
 from mizzen_local.agent.netns import Namespace
 from mizzen_local.agent.proxy import API_SERVER, Address, ServiceProxy, through
 from mizzen_local.agent.registration import Registration, capacity
-from mizzen_local.agent.worker import Limits, PodWorker
+from mizzen_local.agent.surroundings import Limits
+from mizzen_local.agent.worker import PodWorker
 from mizzen_local.client import ApiError, Object
 from mizzen_local.controllers.endpoints import SERVICE_NAME
 from mizzen_local.controllers.informer import Informer
@@ -215,7 +216,7 @@ class NodeAgent:
             for key, service in self.services.cache.items()
         ]
         hostname = pod["spec"].get("hostname") or meta(pod)["name"]
-        return hosts.render(meta(pod)["namespace"], (ip, hostname), entries)
+        return hosts.render(meta(pod)["namespace"], (ip, hostname), entries, pod["spec"].get("hostAliases") or ())
 
     def _hosts_changed(self) -> None:
         """Gathers a burst of changes into one rewrite."""

@@ -160,7 +160,7 @@ class PortSpace:
         return False
 
     def _bind_socket(self, thread: int, descriptor: int, target: _Address) -> bool:
-        if not (target.ip.is_unspecified or target.is_localhost):
+        if not (target.ip.is_unspecified or target.is_localhost or str(target.ip) == self._ip):
             return False
         with _socket_of(thread, descriptor) as found:
             if found.type == socket.SOCK_DGRAM and not target.port:

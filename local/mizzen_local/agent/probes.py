@@ -10,6 +10,7 @@ from functools import cache
 
 import aiohttp
 
+from mizzen_local.agent import grpc_health
 from mizzen_local.agent.containers import Container
 from mizzen_local.client import Object
 
@@ -117,20 +118,25 @@ async def _ask(probe: Object, container: Container, spec: Object, host: str, sec
     if "tcpSocket" in probe:
         target = probe["tcpSocket"]
         return await _tcp(target.get("host") or host, port_of(target["port"], spec), seconds)
-    if "grpc" in probe:  # that the port answers is as far as we look
-        return await _tcp(host, int(probe["grpc"]["port"]), seconds)
+    if "grpc" in probe:
+        target = probe["grpc"]
+        return await grpc_health.check(host, int(target["port"]), target.get("service") or "", seconds)
     return None
 
 
-async def _http(target: Object, spec: Object, host: str, seconds: float) -> str | None:
+def http_url(target: Object, spec: Object, host: str) -> str:
     scheme = (target.get("scheme") or "HTTP").lower()
     address = f"{target.get('host') or host}:{port_of(target['port'], spec)}"
+    return f"{scheme}://{address}/{(target.get('path') or '/').lstrip('/')}"
+
+
+async def _http(target: Object, spec: Object, host: str, seconds: float) -> str | None:
+    url = http_url(target, spec, host)
     headers = {"User-Agent": "kube-probe/1.37", **{h["name"]: h["value"] for h in target.get("httpHeaders") or []}}
-    url = f"{scheme}://{address}/{(target.get('path') or '/').lstrip('/')}"
     timeout = aiohttp.ClientTimeout(total=seconds)
     async with (
         aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
-        session.get(url, ssl=_trusting() if scheme == "https" else False, allow_redirects=False) as response,
+        session.get(url, ssl=trusting() if url.startswith("https") else False, allow_redirects=False) as response,
     ):
         if response.status < 400:
             return None
@@ -138,7 +144,7 @@ async def _http(target: Object, spec: Object, host: str, seconds: float) -> str 
 
 
 @cache
-def _trusting() -> ssl.SSLContext:
+def trusting() -> ssl.SSLContext:
     """Kubelets do not check a pod's certificate either."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

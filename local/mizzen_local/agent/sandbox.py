@@ -187,6 +187,20 @@ def _port_space(spec: dict[str, Any]) -> PortSpace | None:
     return PortSpace(spec["ip"], spec["ports"]) if spec.get("ip") else None
 
 
+def _become(spec: dict[str, Any]) -> None:
+    """Be the pod's user, by name: in a user namespace where the agent's own identity has that number.
+
+    To become another user for good needs root, and that user would have to be able to read the Python that runs us.
+    """
+    if not spec.get("uid"):
+        return
+    uid, gid = os.geteuid(), os.getegid()
+    unshare(NEWUSER)
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{spec['uid']} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{spec['gid']} {gid} 1")
+
+
 def _exec(spec: dict[str, Any], errors: int, ports: PortSpace | None) -> NoReturn:
     argv, env = spec["argv"], spec["env"]
     try:
@@ -199,6 +213,7 @@ def _exec(spec: dict[str, Any], errors: int, ports: PortSpace | None) -> NoRetur
         os.chdir(spec["cwd"])
         if ports:
             ports.enter()
+        _become(spec)
         if os.isatty(0):
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
             env.setdefault("TERM", "xterm")
@@ -209,7 +224,7 @@ def _exec(spec: dict[str, Any], errors: int, ports: PortSpace | None) -> NoRetur
         os.write(errors, f'exec: "{name}": {where} not found'.encode())
     except OSError as error:
         os.write(errors, f'exec: "{argv[0]}": {error.strerror}'.encode())
-    os._exit(127)
+    os._exit(128)
 
 
 def _init(spec: dict[str, Any], errors: int, ports: PortSpace | None) -> NoReturn:

@@ -9,6 +9,8 @@ from mizzen_local.agent.lifecycle import Decision, View, is_sidecar, restarts
 from mizzen_local.client import Object
 from mizzen_local.objects import rfc3339, with_condition
 
+_OWN = ("PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready", "DisruptionTarget")
+_GATES = "ReadinessGatesNotReady"
 _READY_WORDS = {
     "Initialized": ("ContainersNotInitialized", "containers with incomplete status"),
     "ContainersReady": ("ContainersNotReady", "containers with unready status"),
@@ -102,7 +104,7 @@ def pod_status(pod: Object, views: dict[str, View], decided: Decision, facts: Ob
         "phase": decided.phase,
         "qosClass": before.get("qosClass") or qos_class(spec),
         "containerStatuses": mains,
-        "conditions": _conditions(before, mains, inits, decided, stamp(now)),
+        "conditions": _conditions(pod, mains, inits, decided, stamp(now)),
         **facts,
     }
     if inits:
@@ -114,10 +116,27 @@ def pod_status(pod: Object, views: dict[str, View], decided: Decision, facts: Ob
     return status
 
 
-def _conditions(before: Object, mains: list[Object], inits: list[Object], decided: Decision, now: str) -> list[Object]:
+def _closed_gates(pod: Object, known: dict[str, str]) -> list[str]:
+    """Why the pod's readiness gates keep it from being ready."""
+    found = []
+    for gate in pod["spec"].get("readinessGates") or []:
+        kind = gate["conditionType"]
+        if kind not in known:
+            found.append(f'corresponding condition of pod readiness gate "{kind}" does not exist.')
+        elif known[kind] != "True":
+            found.append(f'the status of pod readiness gate "{kind}" is not "True", but {known[kind]}')
+    return found
+
+
+def _conditions(pod: Object, mains: list[Object], inits: list[Object], decided: Decision, now: str) -> list[Object]:
+    """The kubelet's own; a strategic merge leaves those of others as they are."""
+    before = (pod.get("status") or {}).get("conditions") or []
+    closed = _closed_gates(pod, {c["type"]: c["status"] for c in before})
     unready = [s["name"] for s in [*mains, *(i for i in inits if i["state"].get("running"))] if not s["ready"]]
     uninitialized = [s["name"] for s in inits if not (s["ready"] or s["state"].get("running"))]
-    conditions = with_condition(before.get("conditions"), "PodScheduled", "True", "", "", now)
+    conditions = with_condition([c for c in before if c["type"] in _OWN], "PodScheduled", "True", "", "", now)
+    begun = decided.phase not in ("Succeeded", "Failed") and any("containerID" in s for s in [*mains, *inits])
+    conditions = with_condition(conditions, "PodReadyToStartContainers", str(begun), "", "", now)
     for kind, names in (("Initialized", uninitialized), ("ContainersReady", unready), ("Ready", unready)):
         reason, text = _READY_WORDS[kind]
         good = decided.initialized if kind == "Initialized" else not names
@@ -125,9 +144,11 @@ def _conditions(before: Object, mains: list[Object], inits: list[Object], decide
             good, reason, text = kind == "Initialized", "PodCompleted", ""
         elif decided.phase == "Failed" and kind != "Initialized":
             good, reason, text = False, "PodFailed", ""
+        elif kind == "Ready" and good and closed:
+            good, reason, text = False, _GATES, ""
         if good:
             conditions = with_condition(conditions, kind, "True", "", "", now)
         else:
-            message = f"{text}: [{' '.join(names)}]" if text else ""
+            message = f"{text}: [{' '.join(names)}]" if text else ", ".join(closed) if reason == _GATES else ""
             conditions = with_condition(conditions, kind, "False", reason, message, now)
     return [{k: v for k, v in c.items() if v or k == "status"} for c in conditions]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mizzen_local.agent import atomic_files
 from mizzen_local.agent.environment import Fetch, expand, field_value, resource_value
 from mizzen_local.client import ApiError, Object, Resource
 from mizzen_local.http_client import HttpClient
@@ -17,6 +18,7 @@ from mizzen_local.resources import CLAIMS, CONFIG_MAPS, SECRETS, SERVICE_ACCOUNT
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
 _TOKEN_SECONDS = 3600
+_RENEW_SECONDS = 30.0  # between two looks at what configMaps and secrets say by now
 _ACCESS: Object = {
     "name": "kube-api-access",
     "projected": {
@@ -49,14 +51,24 @@ def memory_folder(uid: str) -> Path:
 
 
 class Volumes:
-    """The volumes of one pod, under its folder; `renew_at` is when a token wants renewing (epoch seconds)."""
+    """The volumes of one pod, under its folder; `renew_at` is when to look again what they show (epoch seconds)."""
 
-    def __init__(self, client: HttpClient, pod: Object, folder: Path, fetch: Fetch) -> None:
+    def __init__(
+        self, client: HttpClient, pod: Object, folder: Path, fetch: Fetch, allocatable: dict[str, str]
+    ) -> None:
         self._client, self._pod, self._folder, self._fetch = client, pod, folder, fetch
+        self._allocatable = allocatable
+        self._tokens: dict[tuple[str, str], tuple[float, bytes]] = {}  # with the moment from which they want renewing
         self.shared = memory_folder(pod["metadata"]["uid"])
         self.renew_at: float | None = None
         self._sources: dict[str, Path] = {}
         self._access = False
+
+    def update(self, pod: Object) -> None:
+        """A changed pod: the downward API may show it, and whoever changed it may want to see the rest, too."""
+        if any(self._pod["metadata"].get(k) != pod["metadata"].get(k) for k in ("labels", "annotations")):
+            self.renew_at = time.time() if self.renew_at else None
+        self._pod = pod
 
     async def make(self) -> None:
         spec = self._pod["spec"]
@@ -127,7 +139,9 @@ class Volumes:
                 files: dict[str, tuple[bytes, int]] = {}
                 for part in sources:
                     files.update(await self._files(part, source.get("defaultMode", 0o644)))
-                _write(folder, files)
+                atomic_files.write(folder, files)
+                renew = min([time.time() + _RENEW_SECONDS, *(moment for moment, _ in self._tokens.values())])
+                self.renew_at = renew if self.renew_at is None else min(self.renew_at, renew)
                 return folder
         kind = next(k for k in volume if k != "name")
         raise VolumeError(f'volume "{name}" is of kind {kind}, which this node does not have')
@@ -182,10 +196,16 @@ class Volumes:
         if "fieldRef" in item:
             return field_value(self._pod, item["fieldRef"]["fieldPath"]).encode()
         reference = item["resourceFieldRef"]
-        container = next(c for c in self._pod["spec"]["containers"] if c["name"] == reference.get("containerName"))
-        return resource_value(container, reference, {}).encode()
+        spec = self._pod["spec"]
+        every = [*spec["containers"], *(spec.get("initContainers") or [])]
+        container = next(c for c in every if c["name"] == reference.get("containerName"))
+        return resource_value(container, reference, self._allocatable).encode()
 
     async def _token(self, spec: Object) -> bytes:
+        key = spec.get("audience") or "", spec["path"]
+        known = self._tokens.get(key)
+        if known and time.time() < known[0]:
+            return known[1]
         seconds = int(spec.get("expirationSeconds") or _TOKEN_SECONDS)
         meta = self._pod["metadata"]
         request = {
@@ -201,9 +221,9 @@ class Volumes:
         answer = await self._client.create(
             SERVICE_ACCOUNTS, request, meta["namespace"], name=account, subresource="token"
         )
-        renew = time.time() + seconds * 0.8
-        self.renew_at = renew if self.renew_at is None else min(self.renew_at, renew)
-        return str(answer["status"]["token"]).encode()
+        token = str(answer["status"]["token"]).encode()
+        self._tokens[key] = time.time() + seconds * 0.8, token
+        return token
 
     async def renew(self) -> None:
         self.renew_at = None
@@ -219,20 +239,3 @@ def _host_path(source: Object) -> Path:
     if not path.exists():
         raise VolumeError(f"hostPath {path} does not exist on this node")
     return path
-
-
-def _write(folder: Path, files: dict[str, tuple[bytes, int]]) -> None:
-    """Each file is replaced whole, so that a reader never sees half of it; files that went are removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for present in list(folder.rglob("*")):
-        if present.is_file() and str(present.relative_to(folder)) not in files:
-            present.unlink()
-    for name, (data, mode) in files.items():
-        path = folder / name
-        if path.exists() and path.read_bytes() == data:
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.new")
-        draft.write_bytes(data)
-        draft.chmod(mode)
-        draft.replace(path)

@@ -8,52 +8,28 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
+from mizzen_local.agent import hooks
 from mizzen_local.agent.containers import Container
 from mizzen_local.agent.environment import ConfigError, environment
 from mizzen_local.agent.hosts import write_in_place
-from mizzen_local.agent.images import Images, UnknownImageError
+from mizzen_local.agent.images import UnknownImageError
 from mizzen_local.agent.launch import arguments, base_environment, launch_spec
 from mizzen_local.agent.lifecycle import Decision, View, back_off, decide, is_sidecar
 from mizzen_local.agent.probes import Prober
+from mizzen_local.agent.security import identity
 from mizzen_local.agent.status import pod_status, stamp
+from mizzen_local.agent.surroundings import Node
 from mizzen_local.agent.volumes import Mount, VolumeError, Volumes
 from mizzen_local.client import ApiError, Object, Resource
-from mizzen_local.http_client import HttpClient
 from mizzen_local.objects import meta, parse_time, with_condition
-from mizzen_local.recorder import Recorder
 from mizzen_local.resources import PODS
 
 _log = logging.getLogger(__name__)
 _STEADY = 600.0  # a container that ran this long starts its back-off anew
 _IMAGE_RETRY = 10.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Back-off between restarts, in seconds."""
-
-    backoff_base: float = 1.0
-    backoff_max: float = 60.0
-
-
-class Node(Protocol):
-    """What a pod's worker needs of its node."""
-
-    client: HttpClient
-    recorder: Recorder
-    images: Images
-    limits: Limits
-    host_ip: str
-    state: Path
-    hidden: tuple[Path, ...]
-    allocatable: dict[str, str]
-
-    def hosts_for(self, pod: Object, ip: str) -> str: ...
-    def service_environment(self, pod: Object) -> dict[str, str]: ...
+_RENEW_RETRY = 10.0
+_HOOK_SECONDS = 600.0  # a postStart hook has no limit of its own
 
 
 class PodWorker:
@@ -63,7 +39,7 @@ class PodWorker:
         self.folder = node.state / "pods" / self.uid
         self.wake = asyncio.Event()
         self.gone = False  # the object has left the API server: end at once, report nothing
-        self.volumes = Volumes(node.client, pod, self.folder / "volumes", self._fetch)
+        self.volumes = Volumes(node.client, pod, self.folder / "volumes", self._fetch, node.allocatable)
         self.containers: dict[str, Container] = {}
         self._probers: dict[str, Prober] = {}
         self._crashes: dict[str, int] = {}
@@ -89,6 +65,7 @@ class PodWorker:
 
     def update(self, pod: Object) -> None:
         self.pod = pod
+        self.volumes.update(pod)
         self.wake.set()
 
     def vanish(self) -> None:
@@ -201,12 +178,20 @@ class PodWorker:
             await self._start(decided.start)
             self._decided = decided = decide(self.pod["spec"], self.views(), self.started_at, time.time())
         await self._report(decided)
-        moments = [m for m in (decided.look_again, self.volumes.renew_at) if m is not None]
         if self.volumes.renew_at is not None and self.volumes.renew_at <= time.time():
-            await self.volumes.renew()
+            await self._renew_volumes()
+        moments = [m for m in (decided.look_again, self.volumes.renew_at) if m is not None]
         if decided.start:  # another step of the init containers, or a start that has to be tried again
             moments.append(min((self._retry_at.get(n, now) for n in decided.start), default=now))
         return max(0.01, min(moments) - time.time()) if moments else None
+
+    async def _renew_volumes(self) -> None:
+        """What cannot be read now stays as it is; the next look comes."""
+        try:
+            await self.volumes.renew()
+        except (ApiError, VolumeError) as error:
+            self.volumes.renew_at = time.time() + _RENEW_RETRY
+            _log.debug("pod %s: volumes stay as they are: %s", meta(self.pod)["name"], error)
 
     def _note_ends(self) -> None:
         for name, container in self.containers.items():
@@ -258,7 +243,8 @@ class PodWorker:
         self._say("Pulled", f'Container image "{spec.get("image")}" is a command of this machine', container=name)
         hostname = (pod["spec"].get("hostname") or meta(pod)["name"])[:63]
         status = {**(pod.get("status") or {}), "podIP": self.ip, "podIPs": [{"ip": self.ip}], "hostIP": node.host_ip}
-        base = base_environment(image, hostname, node.service_environment(pod))
+        user = identity(pod, spec, image)
+        base = base_environment(image, hostname, node.service_environment(pod), user.uid)
         env = await environment({**pod, "status": status}, spec, base, self._fetch, node.allocatable)
         argv = arguments(spec, image, env)
         self.write_hosts()
@@ -269,19 +255,44 @@ class PodWorker:
         mounts = [*own, *self.volumes.mounts(spec, env)]
         network = {} if pod["spec"].get("hostNetwork") else {"ip": self.ip, "ports": str(self.folder / "ports")}
         launch = launch_spec(
-            spec, argv=argv, env=env, hostname=hostname, mounts=mounts, hidden=node.hidden, network=network
+            spec,
+            argv=argv,
+            env=env,
+            hostname=hostname,
+            mounts=mounts,
+            hidden=node.hidden,
+            network=network,
+            identity=user,
         )
         fallback = spec.get("terminationMessagePolicy") == "FallbackToLogsOnError"
         self._say("Created", f"Created container: {name}", container=name)
         self.containers[name].start(launch, fallback_to_logs=fallback)
         self._say("Started", f"Started container {name}", container=name)
         self._begin_probes(name)
+        if hook := (spec.get("lifecycle") or {}).get("postStart"):
+            await self._post_start(name, spec, hook)
+
+    async def _post_start(self, name: str, spec: Object, hook: Object) -> None:
+        """The container counts as running only when it is through; one that fails costs the container its life."""
+        task = asyncio.create_task(hooks.run(hook, self.containers[name], spec, self.ip, _HOOK_SECONDS))
+        while not task.done() and not await self._is_over():
+            self.wake.clear()
+            waking = asyncio.create_task(self.wake.wait())
+            await asyncio.wait((task, waking), return_when=asyncio.FIRST_COMPLETED)
+            waking.cancel()
+        self.wake.set()  # whatever woke us is still to be looked at
+        if not task.done():
+            task.cancel()
+        elif task.result() is not None:
+            self._say("FailedPostStartHook", "PostStartHook failed", warning=True, container=name)
+            self._stop(name, "FailedPostStartHook")
 
     def _begin_probes(self, name: str) -> None:
         def failed(kind: str, message: str, kill: bool) -> None:
             self._say("Unhealthy", f"{kind.capitalize()} probe failed: {message}", warning=True, container=name)
             if kill:
-                self._stop(name, f"Container {name} failed {kind} probe, will be restarted")
+                grace = self.spec_of(name)[f"{kind}Probe"].get("terminationGracePeriodSeconds")
+                self._stop(name, f"Container {name} failed {kind} probe, will be restarted", grace)
 
         container = self.containers[name]
         if container.running:
@@ -309,13 +320,10 @@ class PodWorker:
 
     async def _stop_one(self, name: str, grace: float) -> None:
         container, began = self.containers[name], time.monotonic()
-        hook = ((self.spec_of(name).get("lifecycle") or {}).get("preStop")) or {}
-        if grace > 0 and "exec" in hook:
-            code, output = await container.execute(hook["exec"]["command"], grace)
-            if code:
-                self._say("FailedPreStopHook", output or f"exit code {code}", warning=True, container=name)
-        elif grace > 0 and "sleep" in hook:
-            await container.wait_ended(min(float(hook["sleep"]["seconds"]), grace))
+        spec = self.spec_of(name)
+        hook = (spec.get("lifecycle") or {}).get("preStop")
+        if grace > 0 and hook and await hooks.run(hook, container, spec, self.ip, grace):
+            self._say("FailedPreStopHook", "PreStopHook failed", warning=True, container=name)
         await container.stop(max(0.0, grace - (time.monotonic() - began)))
 
     async def stop_all(self, grace: float | None = None) -> None:
@@ -380,8 +388,11 @@ class PodWorker:
         if status == self._sent:
             return
         namespace, name = meta(self.pod)["namespace"], meta(self.pod)["name"]
-        patch = {"metadata": {"uid": self.uid}, "status": status}
-        answer = await self.node.client.patch(PODS, name, patch, namespace, subresource="status")
+        cleared = [{"reason": None, "message": None, **entry} for entry in status["conditions"]]
+        patch = {"metadata": {"uid": self.uid}, "status": {**status, "conditions": cleared}}
+        answer = await self.node.client.patch(
+            PODS, name, patch, namespace, patch_type="strategic", subresource="status"
+        )
         self._sent = status
         if int(meta(answer)["resourceVersion"]) > int(meta(self.pod)["resourceVersion"]):
             self.pod = answer
