@@ -65,6 +65,13 @@ class Cluster:
         assert done.returncode != 0, f"kubectl {' '.join(args)} went well: {done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        """A kubectl that goes on, to follow or to forward; the caller ends it."""
+        return subprocess.Popen(
+            self.command(*args), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=self.environment,
+        )  # fmt: skip
+
     def apply(self, *manifests: Object, args: tuple[str, ...] = ()) -> str:
         return self.kubectl("apply", *args, "-f", "-", stdin=documents(*manifests))
 

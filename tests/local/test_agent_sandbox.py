@@ -88,7 +88,7 @@ async def test_a_read_only_root_stays_as_it_is(tmp_path: Path) -> None:
     ("script", "code", "reason", "message"),
     [
         ("exit 0", 0, "Completed", ""),
-        ("echo words; exit 7", 7, "Error", "words"),
+        ("echo words; exit 7", 7, "Error", "words\n"),
         ("echo told > /dev/termination-log; exit 1", 1, "Error", "told\n"),
         ("kill -9 $$", 137, "Error", ""),
     ],

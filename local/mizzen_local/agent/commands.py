@@ -134,7 +134,9 @@ async def attach(container: Container, streams: Streams, wanted: Wanted, *, once
             container.close_stdin()
 
     async with _helpers(*([inward()] if wanted.stdin else [])):
-        async for lines in batches(container.attempt_folder() / "log", still, from_end=True):
-            text = b"".join(log_lines(lines, tail=None, since=None, timestamps=False))
-            await streams.send(STDOUT, text)
+        growing = batches(container.attempt_folder() / "log", still, from_end=True)
+        async with contextlib.aclosing(growing):
+            async for lines in growing:
+                text = b"".join(log_lines(lines, tail=None, since=None, timestamps=False))
+                await streams.send(STDOUT, text)
     return SUCCESS

@@ -198,7 +198,7 @@ class Container:
             return ""
         if not data and code and self._fallback_to_logs:
             lines = self._log_tail(attempt)
-            return "\n".join(line.split(" ", 3)[3] for line in lines if line.count(" ") >= 3)[-2048:]
+            return "".join(line.split(" ", 3)[3] + "\n" for line in lines if line.count(" ") >= 3)[-2048:]
         return data.decode(errors="replace")
 
     def _log_tail(self, attempt: int) -> list[str]:

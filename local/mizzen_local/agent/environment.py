@@ -88,7 +88,9 @@ async def _one(pod: Object, container: Object, source: Object, fetch: Fetch, all
             if data is None or (reference["key"] not in data and reference.get("optional")):
                 return None
             if reference["key"] not in data:
-                raise ConfigError(f"couldn't find key {reference['key']} in {resource.plural[:-1]} {reference['name']}")
+                kind = "ConfigMap" if resource == CONFIG_MAPS else "Secret"
+                where = f"{kind} {pod['metadata']['namespace']}/{reference['name']}"
+                raise ConfigError(f"couldn't find key {reference['key']} in {where}")
             return data[reference["key"]]
     return None
 

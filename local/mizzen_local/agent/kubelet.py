@@ -14,6 +14,7 @@ HTTPS on the port that the Node announces, with the paths of the kubelet:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -106,8 +107,9 @@ class Kubelet:
         def still() -> bool:
             return query.follow and container.running and container.attempt == attempt
 
-        async for data in printed(container.attempt_folder(attempt) / "log", query, still):
-            await response.write(data)
+        async with contextlib.aclosing(printed(container.attempt_folder(attempt) / "log", query, still)) as pieces:
+            async for data in pieces:
+                await response.write(data)
         await response.write_eof()
         return response
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 from mizzen_local.objects import parse_time
 
@@ -68,40 +71,76 @@ def _to_micros(stamp: bytes) -> str:
     return stamp.decode()[:26] + "Z"
 
 
-async def printed(path: Path, query: LogQuery, still: Callable[[], bool]) -> AsyncIterator[bytes]:
+async def printed(path: Path, query: LogQuery, still: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
     """What to send for a query, in pieces; ends when `still` says that the log will not grow any more."""
     tail, limit = query.tail, query.limit
-    async for lines in batches(path, still):
-        data = b"".join(log_lines(lines, tail=tail, since=query.since, timestamps=query.timestamps))
-        tail = None  # counts for what is there at first
-        if limit is not None:
-            data = data[:limit]
-            limit -= len(data)
-        yield data
-        if limit == 0:
-            return
+    async with contextlib.aclosing(batches(path, still)) as growing:
+        async for lines in growing:
+            data = b"".join(log_lines(lines, tail=tail, since=query.since, timestamps=query.timestamps))
+            tail = None  # counts for what is there at first
+            if limit is not None:
+                data = data[:limit]
+                limit -= len(data)
+            yield data
+            if limit == 0:
+                return
 
 
-async def batches(path: Path, still: Callable[[], bool], *, from_end: bool = False) -> AsyncIterator[list[bytes]]:
-    """Whole lines of a log that may still grow, and that may be rotated meanwhile; the first batch may be empty."""
+class _Log:
+    """A log that grows: it is held open, so that its end can be read when its pod's folder has gone."""
+
+    def __init__(self, path: Path, from_end: bool) -> None:
+        self._path, self._rest = path, b""
+        self._file: BinaryIO | None = None
+        self._open()
+        if from_end and self._file is not None:
+            self._file.seek(0, os.SEEK_END)
+
+    def _open(self) -> None:
+        with contextlib.suppress(OSError):
+            fresh = self._path.open("rb")
+            self.close()
+            self._file = fresh
+
+    def lines(self) -> list[bytes]:
+        """The whole lines that came since the last look, over a rotation as well."""
+        data = self._rest + (self._file.read() if self._file is not None else b"")
+        if self._is_rotated():
+            self._open()
+            data += self._file.read() if self._file is not None else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        self._rest = data[len(whole) :]
+        return whole.splitlines()
+
+    def _is_rotated(self) -> bool:
+        try:
+            there = self._path.stat()
+        except OSError:
+            return False
+        return self._file is None or there.st_ino != os.fstat(self._file.fileno()).st_ino
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+async def batches(
+    path: Path, still: Callable[[], bool], *, from_end: bool = False
+) -> AsyncGenerator[list[bytes], None]:
+    """Whole lines of a log that may still grow; the first batch is what is there, and may be empty."""
     rotated = path.with_name("log.1")
     first: list[bytes] | None = [] if from_end or not rotated.exists() else rotated.read_bytes().splitlines()
-    position = path.stat().st_size if from_end and path.exists() else 0  # noqa: ASYNC240
-    while True:
-        going = still()
-        try:
-            if path.stat().st_size < position:  # noqa: ASYNC240
-                position = 0
-            with path.open("rb") as file:
-                file.seek(position)
-                data = file.read()
-        except OSError:
-            data = b""
-        whole = data[: data.rfind(b"\n") + 1]
-        position += len(whole)
-        if whole or first is not None:
-            yield (first or []) + whole.splitlines()
-        first = None
-        if not going:
-            return
-        await asyncio.sleep(_FOLLOW_INTERVAL)
+    log = _Log(path, from_end)
+    try:
+        while True:
+            going = still()
+            lines = log.lines()
+            if lines or first is not None:
+                yield (first or []) + lines
+            first = None
+            if not going:
+                return
+            await asyncio.sleep(_FOLLOW_INTERVAL)
+    finally:
+        log.close()

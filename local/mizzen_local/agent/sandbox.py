@@ -219,9 +219,10 @@ def _exec(spec: dict[str, Any], errors: int, ports: PortSpace | None) -> NoRetur
             env.setdefault("TERM", "xterm")
         os.execvpe(argv[0], argv, env)  # noqa: S606
     except FileNotFoundError:
-        where = "working directory" if not os.path.isdir(spec["cwd"]) else "executable file"
-        name = spec["cwd"] if where == "working directory" else argv[0]
-        os.write(errors, f'exec: "{name}": {where} not found'.encode())
+        name, what = argv[0], "no such file or directory" if "/" in argv[0] else "executable file not found in $PATH"
+        if not os.path.isdir(spec["cwd"]):
+            name, what = spec["cwd"], "working directory not found"
+        os.write(errors, f'exec: "{name}": {what}'.encode())
     except OSError as error:
         os.write(errors, f'exec: "{argv[0]}": {error.strerror}'.encode())
     os._exit(128)

@@ -62,6 +62,7 @@ class Volumes:
         self.shared = memory_folder(pod["metadata"]["uid"])
         self.renew_at: float | None = None
         self._sources: dict[str, Path] = {}
+        self._written: set[str] = set()  # volumes that only this node writes, so that pods cannot
         self._access = False
 
     def update(self, pod: Object) -> None:
@@ -76,7 +77,7 @@ class Volumes:
             try:
                 self._sources[volume["name"]] = await self._make(volume)
             except ApiError as error:
-                raise VolumeError(f'MountVolume.SetUp failed for volume "{volume["name"]}": {error}') from error
+                raise VolumeError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}') from error
         self._access = await self._wants_token()
         if self._access:
             try:
@@ -111,7 +112,8 @@ class Volumes:
                 source /= sub
                 if not source.exists():
                     source.mkdir(parents=True)
-            found.append(Mount(os.path.realpath(source), entry["mountPath"], bool(entry.get("readOnly"))))
+            read_only = bool(entry.get("readOnly")) or entry["name"] in self._written
+            found.append(Mount(os.path.realpath(source), entry["mountPath"], read_only))
         if self._access:
             found.append(Mount(str(self._sources[_ACCESS["name"]]), TOKEN_PATH, True))
         return found
@@ -140,6 +142,7 @@ class Volumes:
                 for part in sources:
                     files.update(await self._files(part, source.get("defaultMode", 0o644)))
                 atomic_files.write(folder, files)
+                self._written.add(name)
                 renew = min([time.time() + _RENEW_SECONDS, *(moment for moment, _ in self._tokens.values())])
                 self.renew_at = renew if self.renew_at is None else min(self.renew_at, renew)
                 return folder
@@ -174,9 +177,12 @@ class Volumes:
         try:
             found = await self._fetch(resource, name)
         except ApiError as error:
-            if error.code == 404 and spec.get("optional"):
+            if error.code != 404:
+                raise
+            if spec.get("optional"):
                 return {}
-            raise
+            kind = resource.plural[:-1]
+            raise ApiError(404, error.reason, f'{kind} "{name}" not found') from error
         if resource == SECRETS:
             data = {k: base64.b64decode(v) for k, v in (found.get("data") or {}).items()}
         else:
@@ -189,7 +195,9 @@ class Volumes:
             if item["key"] in data:
                 files[item["path"]] = (data[item["key"]], item.get("mode", mode))
             elif not spec.get("optional"):
-                raise VolumeError(f'{resource.plural[:-1]} "{name}" has no key {item["key"]!r}')
+                kind = "secret" if resource == SECRETS else "config"
+                prefix = "" if resource == SECRETS else "configmap "
+                raise ApiError(404, "NotFound", f"{prefix}references non-existent {kind} key: {item['key']}")
         return files
 
     def _downward(self, item: Object) -> bytes:
