@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mizzen_local.api import fieldset
+from mizzen_local.api import fieldset, lastapplied
 from mizzen_local.api.fieldset import Trie
 from mizzen_local.api.schema import UNTYPED, Node
 from mizzen_local.client import ApiError, Object
@@ -15,6 +15,7 @@ _SYSTEM_METADATA = (
     "name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion", "managedFields", "selfLink",
     "deletionTimestamp", "deletionGracePeriodSeconds", "generateName",
 )  # fmt: skip
+_BEFORE = "before-first-apply"
 _MANAGER_LIMIT = 10  # entries of kind Update that are kept apart
 
 
@@ -37,8 +38,11 @@ def ownable(obj: Object) -> Object:
 def track(node: Node, old: Object | None, new: Object, writer: Writer, now: str) -> None:
     """Set the managed fields of `new` after a create, update or patch by the writer."""
     entries = [dict(entry) for entry in (old or new)["metadata"].get("managedFields") or []] if old else []
+    if old is not None and not entries:
+        new["metadata"].pop("managedFields", None)  # who gave up tracking gets it back with the first apply
+        return
     value = ownable(new)
-    delta = fieldset.changed(node, ownable(old) if old else {}, value)
+    delta = _owned(fieldset.changed(node, ownable(old) if old else {}, value))
     if delta is None:
         if entries:
             new["metadata"]["managedFields"] = entries
@@ -54,7 +58,7 @@ def track(node: Node, old: Object | None, new: Object, writer: Writer, now: str)
     own = fieldset.existing(node, value, fieldset.union((mine or {}).get("fieldsV1") or None, delta))
     if own is not None:
         kept.append(_entry(writer, new["apiVersion"], own, now))
-    new["metadata"]["managedFields"] = _capped(kept)
+    new["metadata"]["managedFields"] = _sorted(_capped(kept))
 
 
 def merge_applied(
@@ -70,43 +74,66 @@ def merge_applied(
         "kind": config["kind"],
         "metadata": {key: config["metadata"][key] for key in ("name", "namespace") if key in config["metadata"]},
     }
-    entries = [dict(entry) for entry in base["metadata"].get("managedFields") or []]
-    wanted = ownable(config)
-    merged = _merge(node, ownable(base), wanted)
+    before, wanted = ownable(base), ownable(config)
+    entries = _entries(node, live, now)
+    merged = _merge(node, before, wanted)
     mine = _find(entries, writer, config["apiVersion"])
     others = [entry for entry in entries if entry is not mine]
-    delta = fieldset.changed(node, ownable(base), merged)
-    conflicts = [(entry, fieldset.both(delta, entry.get("fieldsV1") or None)) for entry in others]
-    conflicts = [(entry, fields) for entry, fields in conflicts if fields is not None]
-    if conflicts and not force:
-        raise _conflict(conflicts)
-    config_set = fieldset.fields_of(node, wanted) or None
-    last = (mine or {}).get("fieldsV1") or None
+    taken = _contested(node, live, merged, others, writer, force)
+    config_set = _owned(fieldset.fields_of(node, wanted)) or None
     owned: Trie | None = config_set
     for entry in others:
         owned = fieldset.union(owned, entry.get("fieldsV1") or None)
-    dropped = fieldset.minus(last, config_set)
+    dropped = fieldset.minus((mine or {}).get("fieldsV1") or None, config_set)
     if dropped:
         merged = fieldset.remove(node, merged, dropped, owned)[1]
-    result = {**base, **merged}
-    for key in base.keys() - merged.keys() - {"apiVersion", "kind", "metadata"}:
-        del result[key]
     system = {key: value for key, value in base["metadata"].items() if key in _SYSTEM_METADATA}
+    result = {key: base[key] for key in ("apiVersion", "kind")} | merged
     result["metadata"] = {**system, **merged.get("metadata", {})}
+    still = before == ownable(result)
     kept = []
     for entry in others:
-        taken = next((fields for owner, fields in conflicts if owner is entry), None)
-        left = fieldset.existing(node, merged, fieldset.minus(entry.get("fieldsV1") or None, taken))
+        lost = next((fields for owner, fields in taken if owner is entry), None)
+        left = fieldset.existing(node, merged, fieldset.minus(entry.get("fieldsV1") or None, lost))
         if left is not None:
             kept.append({**entry, "fieldsV1": left})
-    new_entry = _entry(writer, config["apiVersion"], config_set or {}, now)
-    same_set = mine is not None and (mine.get("fieldsV1") or {}) == new_entry["fieldsV1"]
-    if same_set and mine is not None:
-        new_entry["time"] = mine.get("time", now)
-    kept.append(new_entry)
-    result["metadata"]["managedFields"] = kept
-    moved = not same_set or ownable(base) != ownable(result) or bool(conflicts)
-    return result, moved
+    if config_set:
+        # the time is that of the last change, not of the last request
+        time = (mine or {}).get("time") if still and live is not None else now
+        kept.append(_entry(writer, config["apiVersion"], config_set, time))
+    result["metadata"].pop("managedFields", None)
+    if kept:
+        result["metadata"]["managedFields"] = _sorted(kept)
+    same_set = ((mine or {}).get("fieldsV1") or None) == config_set
+    return result, bool(taken) or not (same_set and still)
+
+
+def _entries(node: Node, live: Object | None, now: str) -> list[Object]:
+    """Who owns what before an apply; an object that nobody tracked has an owner for all that it holds."""
+    if live is None:
+        return []
+    entries = [dict(entry) for entry in live["metadata"].get("managedFields") or []]
+    fields = None if entries else _owned(fieldset.changed(node, {}, ownable(live)))
+    return [_entry(Writer(_BEFORE), live["apiVersion"], fields, now)] if fields else entries
+
+
+def _contested(
+    node: Node, live: Object | None, merged: Object, others: list[Object], writer: Writer, force: bool
+) -> list[tuple[Object, Trie | None]]:
+    """What an apply takes from other owners; raises 409 where that is not forced."""
+    delta = fieldset.changed(node, ownable(live) if live else {}, merged)
+    found = [(entry, fieldset.both(delta, entry.get("fieldsV1") or None)) for entry in others]
+    taken: list[tuple[Object, Trie | None]] = [(entry, fields) for entry, fields in found if fields is not None]
+    if not taken or force:
+        return taken
+    left = taken
+    if live is not None and writer.manager == lastapplied.MANAGER:
+        open_to_us = lastapplied.allowed(node, live)
+        rest = [(entry, fieldset.minus(fields, open_to_us)) for entry, fields in taken]
+        left = [(entry, fields) for entry, fields in rest if fields is not None]
+    if left:
+        raise _conflict(left)
+    return taken
 
 
 def _merge(node: Node, live: Any, config: Any) -> Any:
@@ -120,12 +147,44 @@ def _merge(node: Node, live: Any, config: Any) -> Any:
         if before is None or after is None:
             return config
         merged = {key: _merge(node.items, before[key], item) if key in before else item for key, item in after.items()}
-        if before.keys() <= after.keys():
-            return list(merged.values())  # the applied order wins where it names every item
-        return [merged.get(key, item) for key, item in before.items()] + [
-            item for key, item in merged.items() if key not in before
-        ]
+        return [merged[key] if key in merged else before[key] for key in _order(list(before), list(after))]
     return config
+
+
+def _order(live: list[str], applied: list[str]) -> list[str]:
+    """Keys of both lists: the applied order wins, and what only the live list has keeps its neighbours."""
+    mine, theirs = set(applied), set(live)
+    out: list[str] = []
+    shared = [key for key in applied if key in theirs]
+    left, right = list(live), list(applied)
+    while left or right:
+        if left and right and left[0] == right[0]:
+            out.append(left.pop(0))
+            shared.remove(right.pop(0))
+        elif left and right and left[0] in mine and shared and left[0] != shared[0]:
+            left.pop(0)  # its turn comes with the applied list
+        elif left and left[0] not in mine:
+            out.append(left.pop(0))
+        elif right:
+            if left and left[0] in out:
+                left.pop(0)
+            key = right.pop(0)
+            out.append(key)
+            if key in shared:
+                shared.remove(key)
+        else:
+            left.pop(0)
+    return out
+
+
+def _owned(fields: Trie | None) -> Trie | None:
+    """Nobody owns `metadata` itself."""
+    if fields and "f:metadata" in fields:
+        inner = {key: sub for key, sub in fields["f:metadata"].items() if key != "."}
+        fields = {key: sub for key, sub in fields.items() if key != "f:metadata"}
+        if inner:
+            fields["f:metadata"] = inner
+    return fields or None
 
 
 def _find(entries: list[Object], writer: Writer, api_version: str) -> Object | None:
@@ -140,16 +199,26 @@ def _find(entries: list[Object], writer: Writer, api_version: str) -> Object | N
     return None
 
 
-def _entry(writer: Writer, api_version: str, fields: Trie, now: str) -> Object:
-    entry = {
+def _entry(writer: Writer, api_version: str, fields: Trie, now: str | None) -> Object:
+    return {
         "manager": writer.manager,
         "operation": writer.operation,
         "apiVersion": api_version,
-        "time": now,
+        **({"time": now} if now else {}),
         "fieldsType": "FieldsV1",
         "fieldsV1": fields,
+        **({"subresource": writer.subresource} if writer.subresource else {}),
     }
-    return {**entry, "subresource": writer.subresource} if writer.subresource else entry
+
+
+def _sorted(entries: list[Object]) -> list[Object]:
+    return sorted(
+        entries,
+        key=lambda e: (
+            e.get("operation", ""), e.get("time", ""), e.get("manager", ""), e.get("apiVersion", ""),
+            e.get("subresource", ""),
+        ),
+    )  # fmt: skip
 
 
 def _capped(entries: list[Object]) -> list[Object]:

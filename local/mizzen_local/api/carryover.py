@@ -62,8 +62,10 @@ def keep_identity(info: ResourceInfo, old: Object, meta: Object) -> None:
 
 
 def managed_as_given(old: Object, obj: Object) -> Object:
-    """The stored object with the managed fields that the writer sent, if any: clients may edit or reset them."""
+    """The stored object with the managed fields that the writer sent, who may edit them, or reset them by `[{}]`."""
     given = obj["metadata"].get("managedFields")
-    if given is None or given == old["metadata"].get("managedFields"):
+    if not given or given == old["metadata"].get("managedFields"):
         return old
+    if not given[0]:
+        given = []
     return {**old, "metadata": {**old["metadata"], "managedFields": given}}

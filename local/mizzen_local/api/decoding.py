@@ -61,18 +61,30 @@ def of_object(kind: str, content_type: str, body: bytes, problems: list[str], op
 
 def of_patch(kind: str, body: bytes, problems: list[str]) -> Any:
     """The body of a json, merge, strategic or apply patch."""
-    prefix = {"apply": "error decoding YAML: ", "strategic": ""}.get(kind, "error decoding patch: ")
+    if kind == "apply":
+        return _of_apply(body, problems)
+    wanted, go_name = (list, "[]handlers.jsonPatchOp") if kind == "json" else (dict, "map[string]interface {}")
     try:
-        found = decode("application/yaml" if kind == "apply" else "", body, problems)
-        if kind == "json" and not isinstance(found, list):
-            raise Undecodable(f"json: cannot unmarshal {go_type(found)} into Go value of type []handlers.jsonPatchOp")
-        if kind != "json" and not isinstance(found, dict):
-            raise Undecodable(
-                f"json: cannot unmarshal {go_type(found)} into Go value of type map[string]interface {{}}"
-            )
+        found = decode("", body, problems)
+        if not isinstance(found, wanted):
+            raise Undecodable(f"json: cannot unmarshal {go_type(found)} into Go value of type {go_name}")
     except Undecodable as error:
-        raise status.bad_request(f"{prefix}{error}") from error
+        raise status.bad_request(f"{'' if kind == 'strategic' else 'error decoding patch: '}{error}") from error
     return found
+
+
+def _of_apply(body: bytes, problems: list[str]) -> Any:
+    words = "error converting YAML to JSON: "
+    strict: list[str] = []
+    try:
+        found = _yaml(body, strict)
+    except Undecodable as error:
+        raise status.bad_request(f"error decoding YAML: {words}{error}") from error
+    problems += [f"{words if text.startswith('yaml') else ''}{text}" for text in strict]
+    if found is not None and not isinstance(found, dict):
+        why = f"json: cannot unmarshal {go_type(found)} into Go value of type map[string]interface {{}}"
+        raise status.bad_request(f"error decoding YAML: error unmarshaling JSON: while decoding JSON: {why}")
+    return found or {}
 
 
 def media_type(content_type: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
@@ -94,8 +95,7 @@ def _template(spec: Object) -> None:
 
 def _pod(obj: Object) -> None:
     pod_spec(obj["spec"])
-    _fill(obj["spec"], {"serviceAccountName": "default", "serviceAccount": "default"})
-    _fill(obj["spec"], {"enableServiceLinks": True, "preemptionPolicy": "PreemptLowerPriority", "priority": 0})
+    _fill(obj["spec"], {"enableServiceLinks": True})
 
 
 def _deployment(obj: Object) -> None:
@@ -152,6 +152,9 @@ def job_spec(spec: Object) -> None:
 
 def _job(obj: Object) -> None:
     job_spec(obj["spec"])
+    labels = (obj["spec"]["template"].get("metadata") or {}).get("labels")
+    if labels and not obj["metadata"].get("labels"):
+        obj["metadata"]["labels"] = dict(labels)
 
 
 def _cron_job(obj: Object) -> None:
@@ -167,8 +170,6 @@ def _service(obj: Object) -> None:
     _fill(spec, {"sessionAffinity": "None", "type": "ClusterIP"})
     if spec["type"] != "ExternalName":
         _fill(spec, {"internalTrafficPolicy": "Cluster"})
-        # families are known here, where the real server asks the allocator
-        _fill(spec, {"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"})
     if spec["type"] in ("LoadBalancer", "NodePort"):
         spec.setdefault("externalTrafficPolicy", "Cluster")
     if spec["type"] == "LoadBalancer":
@@ -195,7 +196,16 @@ def _autoscaler(obj: Object) -> None:
 
 
 def _secret(obj: Object) -> None:
+    plain_secret(obj)
     obj.setdefault("type", "Opaque")
+
+
+def plain_secret(obj: Object) -> None:
+    """What was given as text is kept as data."""
+    plain = obj.pop("stringData", None)
+    if plain:
+        encoded = {key: base64.b64encode(str(value).encode()).decode() for key, value in plain.items()}
+        obj["data"] = {**(obj.get("data") or {}), **encoded}
 
 
 def _endpoint_slice(obj: Object) -> None:

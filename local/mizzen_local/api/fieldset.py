@@ -15,7 +15,11 @@ from mizzen_local.api.schema import UNTYPED, Node
 Trie = dict[str, Any]
 
 # defaults of list-map keys that the published schemas leave out
-_KEY_DEFAULTS = {"protocol": "TCP"}
+KEY_DEFAULTS = {"protocol": "TCP"}
+# fields that are structs in Go, not pointers to some, so that there is no time before they are set
+_STRUCTS = frozenset(
+    {"metadata", "spec", "status", "template", "jobTemplate", "strategy", "updateStrategy", "resources", "roleRef"}
+)
 
 
 def is_granular_list(node: Node) -> bool:
@@ -31,7 +35,7 @@ def item_key(node: Node, item: Any) -> str:
         value = item.get(key) if isinstance(item, dict) else None
         if value is None:
             below = node.items.props.get(key)
-            value = below.default if below is not None and below.has_default else _KEY_DEFAULTS.get(key)
+            value = below.default if below is not None and below.has_default else KEY_DEFAULTS.get(key)
         if value is not None:
             keys[key] = value
     return f"k:{orjson.dumps(keys, option=orjson.OPT_SORT_KEYS).decode()}"
@@ -78,7 +82,9 @@ def changed(node: Node, old: Any, new: Any) -> Trie | None:
         out: Trie = {}
         for name in old.keys() | new.keys():
             below = node.field(name) or UNTYPED
-            sub = _changed_item(below, name in old, old.get(name), name in new, new.get(name))
+            nothing = _zero(node, name, below)
+            was, present = old.get(name, nothing), new.get(name, nothing)
+            sub = _changed_item(below, name in old or was is not None, was, name in new or present is not None, present)
             if sub is not None:
                 out[f"f:{name}"] = sub
         return out or None
@@ -97,8 +103,26 @@ def changed(node: Node, old: Any, new: Any) -> Trie | None:
 def _changed_item(node: Node, was: bool, old: Any, present: bool, new: Any) -> Trie | None:
     if was and present:
         return changed(node, old, new)
-    sub = fields_of(node, new if present else old)
-    return {**sub, ".": {}} if sub else {}
+    return _everything(node, new if present else old)
+
+
+def _zero(node: Node, name: str, below: Node) -> Any:
+    """What a Go struct has where nothing was set: a struct within it, or a list that is always written."""
+    if not node.builtin or not below.builtin:
+        return None
+    if below.type == "array":
+        return [] if name in node.required else None
+    return {} if "properties" in below.raw and (name in _STRUCTS or name in node.required) else None
+
+
+def _everything(node: Node, value: Any) -> Trie:
+    """The set of a value that is new or gone as a whole: each of its levels is a member."""
+    out: Trie = {}
+    if isinstance(value, dict) and node.map_type != "atomic":
+        out = {f"f:{name}": _everything(node.field(name) or UNTYPED, item) for name, item in value.items()}
+    elif isinstance(value, list) and is_granular_list(node):
+        out = {item_key(node, item): _everything(node.items, item) for item in value}
+    return {**out, ".": {}} if out else out
 
 
 def _is_member(trie: Trie) -> bool:

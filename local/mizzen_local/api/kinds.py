@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -23,6 +22,11 @@ def _pod(machinery: Machinery, pod: Object, old: Object | None) -> None:
         return
     namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
     spec = pod["spec"]
+    # nobody owns what admission adds
+    for key in ("serviceAccountName", "serviceAccount"):
+        spec.setdefault(key, "default")
+    spec.setdefault("priority", 0)
+    spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
     pod["status"] = {"phase": "Pending", "qosClass": _qos(spec)}
     account_name = spec["serviceAccountName"]
     account = machinery.store.get("/serviceaccounts", namespace, account_name)
@@ -85,6 +89,8 @@ def _service(machinery: Machinery, service: Object, old: Object | None) -> None:
     service.setdefault("status", {"loadBalancer": {}})
     if spec["type"] == "ExternalName":
         return
+    spec.setdefault("ipFamilies", ["IPv4"])
+    spec.setdefault("ipFamilyPolicy", "SingleStack")
     before = (old or {}).get("spec", {}).get("clusterIP")
     if before and before != "None" and not spec.get("clusterIP"):
         spec["clusterIP"] = before
@@ -118,13 +124,6 @@ def _job(_: Machinery, job: Object, old: Object | None) -> None:
         labels[f"{prefix}controller-uid"] = uid
         labels[f"{prefix}job-name"] = job["metadata"]["name"]
     spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
-
-
-def _secret(_: Machinery, secret: Object, __: Object | None) -> None:
-    plain = secret.pop("stringData", None)
-    if plain:
-        encoded = {key: base64.b64encode(str(value).encode()).decode() for key, value in plain.items()}
-        secret["data"] = {**(secret.get("data") or {}), **encoded}
 
 
 def _namespace(_: Machinery, namespace: Object, old: Object | None) -> None:
@@ -171,7 +170,6 @@ def _replica_set(_: Machinery, obj: Object, old: Object | None) -> None:
 HOOKS: dict[str, Hook] = {
     "/pods": _pod,
     "/services": _service,
-    "/secrets": _secret,
     "/namespaces": _namespace,
     "/persistentvolumeclaims": _claim,
     "/persistentvolumes": _volume,

@@ -11,12 +11,14 @@ import orjson
 
 from mizzen_local.api import (
     apply,
+    bodies,
     carryover,
     cel,
     checks,
     crds,
     defaults,
     kinds,
+    lastapplied,
     names,
     patch,
     schema,
@@ -24,7 +26,7 @@ from mizzen_local.api import (
     validation,
 )
 from mizzen_local.api.apply import Writer
-from mizzen_local.api.golang import Undecodable, go_text, go_type
+from mizzen_local.api.golang import Undecodable, go_text
 from mizzen_local.api.registry import Registry, ResourceInfo
 from mizzen_local.api.store import Entry, Store
 from mizzen_local.client import ApiError, Object
@@ -69,7 +71,7 @@ class Machinery:
         return Entry({**entry.obj, "apiVersion": info.api_version}, entry.rv)
 
     def create(self, info: ResourceInfo, namespace: str, body: Any, options: WriteOptions) -> Entry:
-        obj = self._decode(info, namespace, "", body, options)
+        obj = bodies.decode(self.registry, info, namespace, "", body, options)
         self._reset_status(info, obj, None)
         return self._create(info, namespace, obj, options, Writer(options.manager))
 
@@ -109,7 +111,7 @@ class Machinery:
     def update(
         self, info: ResourceInfo, namespace: str, name: str, body: Any, options: WriteOptions, subresource: str = ""
     ) -> Entry:
-        obj = self._decode(info, namespace, name, body, options)
+        obj = bodies.decode(self.registry, info, namespace, name, body, options)
         found = self.store.get(info.bucket, namespace, name)
         if found is None:
             raise status.not_found(info.plural, info.group, name)
@@ -146,7 +148,7 @@ class Machinery:
         if not isinstance(patched, dict) or not isinstance(patched.get("metadata"), dict):
             raise status.bad_request("Invalid JSON Patch")
         try:
-            obj = self._named(info, namespace, name, self._read(info, patched, options))
+            obj = bodies.named(info, namespace, name, bodies.read(self.registry, info, patched, options))
         except Undecodable as error:
             given = go_text(body) if kind == "strategic" else orjson.dumps(patched).decode()
             cause = status.invalid_value("patch", given, str(error))
@@ -163,13 +165,7 @@ class Machinery:
         options: WriteOptions,
         subresource: str,
     ) -> tuple[Entry, bool]:
-        if not options.manager:
-            raise status.bad_request(
-                'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
-            )
-        if isinstance(body, dict) and (body.get("metadata") or {}).get("managedFields"):
-            raise status.bad_request("metadata.managedFields must be nil")
-        config = self._decode(info, namespace, name, body, options)
+        config = bodies.applied(self.registry, info, namespace, name, body, options)
         meta = config["metadata"]
         expected = meta.pop("resourceVersion", None)
         for key in carryover.SERVER_METADATA:
@@ -180,7 +176,7 @@ class Machinery:
             config = {key: config[key] for key in ("apiVersion", "kind", "metadata", subresource) if key in config}
             config["metadata"] = {key: meta[key] for key in ("name", "namespace") if key in meta}
         if "stringData" in config and info.bucket == "/secrets":
-            kinds.HOOKS["/secrets"](self, config, None)
+            defaults.plain_secret(config)
         writer = Writer(options.manager, subresource, "Apply")
         if found is None:
             if subresource:
@@ -188,6 +184,7 @@ class Machinery:
             self._reset_status(info, config, None)
             merged, _ = apply.merge_applied(info.schema, None, config, writer, options.force, now_text())
             merged["metadata"]["name"] = name
+            merged = schema.clean(info.schema, merged, "", [])
             return self._create(info, namespace, merged, options, None), True
         live = {**found.obj, "apiVersion": info.api_version}
         if expected and expected != found.obj["metadata"]["resourceVersion"]:
@@ -195,6 +192,8 @@ class Machinery:
         merged, moved = apply.merge_applied(info.schema, live, config, writer, options.force, now_text())
         if not moved:
             return self.served(info, found), False
+        if options.manager == lastapplied.MANAGER:
+            lastapplied.renew(merged, body)
         obj = schema.clean(info.schema, merged, "", [])
         return self._replace(info, namespace, found, obj, options, None, subresource), False
 
@@ -283,70 +282,6 @@ class Machinery:
         if info.bucket == crds.BUCKET:
             self.registry.set_crd(entry.obj)
         return self.served(info, entry)
-
-    def _decode(self, info: ResourceInfo, namespace: str, name: str, body: Any, options: WriteOptions) -> Object:
-        """The object of a request's body, or 400 in the decoder's words."""
-        try:
-            obj = self._read(info, body, options)
-        except Undecodable as error:
-            version = str(body.get("apiVersion") or info.version).rpartition("/")[2]
-            kind = body.get("kind") or info.kind
-            where = f'{kind} in version "{version}" cannot be handled as a {info.kind}: '
-            raise status.bad_request(f"{'' if info.crd else where}{error}") from error
-        return self._named(info, namespace, name, obj)
-
-    def _read(self, info: ResourceInfo, body: Any, options: WriteOptions) -> Object:
-        """Check that a body is an object of this resource and drop what the schema does not know."""
-        if not isinstance(body, dict):
-            raise Undecodable(f"json: cannot unmarshal {go_type(body)} into Go value of type map[string]interface {{}}")
-        self._check_kind(info, body)
-        unknown: list[str] = []
-        body = {**body, "apiVersion": info.api_version, "kind": info.kind}
-        if body.get("metadata") is None:
-            body["metadata"] = {}
-        obj: Object = schema.clean(info.schema, body, "", unknown)
-        problems = [*options.problems, *(f'unknown field "{path}"' for path in unknown)]
-        if problems and options.validation != "Ignore":
-            if options.validation == "Strict":
-                raise Undecodable(f"strict decoding error: {', '.join(problems)}")
-            options.warnings += problems
-        return obj
-
-    def _check_kind(self, info: ResourceInfo, body: Object) -> None:
-        api_version, kind = body.get("apiVersion") or info.api_version, body.get("kind") or info.kind
-        if (api_version, kind) == (info.api_version, info.kind):
-            return
-        if info.crd is not None:
-            for key, what, wanted in (("apiVersion", "API version", info.api_version), ("kind", "kind", info.kind)):
-                if body.get(key) not in (None, "", wanted):
-                    text = f"the {what} in the data ({body[key]}) does not match the expected {what} ({wanted})"
-                    raise status.bad_request(text)
-        group, _, version = str(api_version).rpartition("/")
-        if self.registry.by_kind(group, version, str(kind)) is None:
-            place = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'
-            raise Undecodable(f'no kind "{kind}" is registered for version "{api_version}" {place}')
-        inner = info.group.partition(".")[0] or "core"
-        raise Undecodable(f"converting ({version}.{kind}) to ({inner}.{info.kind}): unknown conversion")
-
-    def _named(self, info: ResourceInfo, namespace: str, name: str, obj: Object) -> Object:
-        """The object's name and namespace are those of the URL."""
-        meta = obj["metadata"]
-        if name:
-            given = meta.get("name")
-            if not given:
-                why = f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
-                raise status.bad_request(why)
-            if given != name:
-                raise status.bad_request(
-                    f"the name of the object ({given}) does not match the name on the URL ({name})"
-                )
-        if info.namespaced and (meta.get("namespace") or namespace) != namespace:
-            raise status.bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )
-        if info.namespaced:
-            meta["namespace"] = namespace
-        return obj
 
     def _reset_status(self, info: ResourceInfo, obj: Object, old: Object | None) -> None:
         """The main resource never writes a status that has its own subresource; nodes bring theirs at birth."""

@@ -190,26 +190,28 @@ def crd_root(raw: Object) -> Node:
 UNTYPED = Node({"x-kubernetes-preserve-unknown-fields": True}, False)
 
 
-def clean(node: Node, value: Any, path: str, unknown: list[str]) -> Any:
+def clean(node: Node, value: Any, path: str, unknown: list[str], whole: bool = False) -> Any:
     """Drop what the schema does not know and note where it was; built-in kinds also drop nulls and check types.
+
+    Empty maps and lists of built-in kinds go, too, as Go leaves them out, unless the value is wanted as a `whole`.
 
     Returns new containers: the value that a client sent may be changed freely afterwards.
     """
     if isinstance(value, dict):
-        return _clean_object(node, value, path, unknown)
+        return _clean_object(node, value, path, unknown, whole)
     if isinstance(value, list):
         if node.type != "array":
             if node.builtin and node.type:
                 raise Mistyped("array", _go_name(node))
             return value
         items = node.items
-        return [clean(items, item, f"{path}[{index}]", unknown) for index, item in enumerate(value)]
+        return [clean(items, item, f"{path}[{index}]", unknown, whole) for index, item in enumerate(value)]
     if node.builtin and node.type:
         return _scalar(node, value)
     return value
 
 
-def _clean_object(node: Node, value: dict[str, Any], path: str, unknown: list[str]) -> dict[str, Any]:
+def _clean_object(node: Node, value: dict[str, Any], path: str, unknown: list[str], whole: bool) -> dict[str, Any]:
     if node.builtin and node.type not in ("object", ""):
         raise Mistyped("object", _go_name(node))
     props, is_map, preserve = node.props, node.is_map, node.preserve
@@ -219,18 +221,16 @@ def _clean_object(node: Node, value: dict[str, Any], path: str, unknown: list[st
     name = ""
     try:
         for name, item in value.items():
-            below = props.get(name)
+            below = props.get(name) or (node.values if is_map else None)
             if below is None:
-                if is_map:
-                    below = node.values
-                elif preserve:
+                if preserve:
                     out[name] = item
-                    continue
                 else:
                     unknown.append(f"{path}.{name}" if path else name)
+            elif item is not None:
+                if not item and not whole and name not in node.required and _left_out(below, item):
                     continue
-            if item is not None:
-                out[name] = clean(below, item, f"{path}.{name}" if path else name, unknown)
+                out[name] = clean(below, item, f"{path}.{name}" if path else name, unknown, whole)
             elif not below.builtin and not (below.has_default and not below.nullable):
                 out[name] = None
             elif name not in props and below.type == "string":
@@ -241,6 +241,11 @@ def _clean_object(node: Node, value: dict[str, Any], path: str, unknown: list[st
             error.struct = error.struct or node.definition.rpartition(".")[2]
         raise
     return out
+
+
+def _left_out(node: Node, value: Any) -> bool:
+    """Whether Go would not write an empty value."""
+    return node.builtin and isinstance(value, dict | list) and (node.is_map or node.type == "array")
 
 
 def _scalar(node: Node, value: Any) -> Any:
