@@ -72,7 +72,8 @@ def embedded_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embed
     """API server, controllers and one node of 8 CPUs; ended with the test run."""
     cluster = EmbeddedCluster(tmp_path_factory.mktemp("cluster") / "state", free_port())
     try:
-        cluster.mizzen_local("up", "--no-chart", "--port", str(cluster.port), "--cpus", "8", "--memory", "16Gi")
+        size = ("--cpus", "8", "--memory", "16Gi", "--metrics-interval", "1")
+        cluster.mizzen_local("up", "--no-chart", "--port", str(cluster.port), *size)
         yield cluster
     finally:
         cluster.mizzen_local("down", "--purge", check=False)

@@ -95,7 +95,10 @@ async def run(options: argparse.Namespace) -> None:
         async with HttpClient.from_kubeconfig(state.kubeconfig) as http:
             agent = NodeAgent(http, node_options(options, state, claimed.ranges.pods, token))
             tasks = [
-                asyncio.create_task(run_controllers(api.client, ca=ca, volumes=state.volumes), name="controllers"),
+                asyncio.create_task(
+                    run_controllers(api.client, ca=ca, volumes=state.volumes, autoscale_period=interval),
+                    name="controllers",
+                ),
                 asyncio.create_task(agent.run(), name="node"),
             ]
             try:

@@ -193,6 +193,13 @@ def _autoscaler(obj: Object) -> None:
     if not spec.get("metrics"):
         target = {"type": "Utilization", "averageUtilization": 80}
         spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    behavior = spec.get("behavior")
+    if behavior is not None:
+        percent: Object = {"type": "Percent", "value": 100, "periodSeconds": 15}
+        few: Object = {"type": "Pods", "value": 4, "periodSeconds": 15}
+        up, down = behavior.setdefault("scaleUp", {}), behavior.setdefault("scaleDown", {})
+        _fill(up, {"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [few, dict(percent)]})
+        _fill(down, {"selectPolicy": "Max", "policies": [percent]})
 
 
 def _secret(obj: Object) -> None:

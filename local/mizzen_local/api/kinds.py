@@ -156,6 +156,11 @@ def _workload(_: Machinery, obj: Object, old: Object | None) -> None:
         obj["status"] = {}
 
 
+def _autoscaler(_: Machinery, obj: Object, old: Object | None) -> None:
+    if old is None:
+        obj["status"] = {"desiredReplicas": 0, "currentMetrics": None}
+
+
 def _template_metadata(obj: Object) -> None:
     """A template always has metadata; nobody owns it, or the owner's next apply would take its labels along."""
     obj["spec"]["template"].setdefault("metadata", {})
@@ -178,6 +183,7 @@ HOOKS: dict[str, Hook] = {
     "apps/replicasets": _replica_set,
     "apps/statefulsets": _replica_set,
     "apps/daemonsets": _workload,
+    "autoscaling/horizontalpodautoscalers": _autoscaler,
     "apiextensions.k8s.io/customresourcedefinitions": crds.prepare,
 }
 

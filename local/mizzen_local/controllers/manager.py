@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mizzen_local.client import Client
+from mizzen_local.controllers.autoscaler import SYNC_PERIOD, AutoscalerController
 from mizzen_local.controllers.catalog import Catalog
 from mizzen_local.controllers.collector import GarbageCollector
 from mizzen_local.controllers.deployment import DeploymentController
@@ -21,7 +22,9 @@ from mizzen_local.controllers.scheduler import Scheduler
 from mizzen_local.controllers.volumes import VolumeController
 
 
-async def run_controllers(client: Client, *, ca: str, volumes: Path, backoff_base: float = 1.0) -> None:
+async def run_controllers(
+    client: Client, *, ca: str, volumes: Path, backoff_base: float = 1.0, autoscale_period: float = SYNC_PERIOD
+) -> None:
     """`ca` is the cluster's CA certificate as PEM; `volumes` the folder of PersistentVolumes."""
     informers = Informers(client)
     catalog = Catalog(informers)
@@ -35,6 +38,7 @@ async def run_controllers(client: Client, *, ca: str, volumes: Path, backoff_bas
         VolumeController(client, informers, volumes).worker,
         DisruptionController(client, informers).worker,
         LoadBalancerController(client, informers).worker,
+        AutoscalerController(client, informers, catalog, autoscale_period).worker,
     ]
     collector = GarbageCollector(client, catalog)
     try:
