@@ -86,7 +86,15 @@ OBJECTS: list[tuple[str, dict[str, Any]]] = [
     ),
     (f"/apis/batch/v1{SPACE}/jobs", {"metadata": {"name": "j"}, "spec": {"template": TEMPLATE, "completions": 2}}),
     ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", WIDGETS),
-    (f"/apis/fuzz.dev/v1{SPACE}/widgets", {"metadata": {"name": "w"}, "spec": {"low": 1, "names": ["x"]}}),
+    (
+        f"/apis/fuzz.dev/v1{SPACE}/widgets",
+        {
+            "apiVersion": "fuzz.dev/v1",
+            "kind": "Widget",
+            "metadata": {"name": "w"},
+            "spec": {"low": 1, "names": ["x"]},
+        },
+    ),
     (f"/api/v1{SPACE}/serviceaccounts", {"metadata": {"name": "default"}, "spec": {"audiences": ["a"]}}),
     (
         "/apis/authentication.k8s.io/v1/tokenreviews",

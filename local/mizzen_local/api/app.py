@@ -202,8 +202,8 @@ class App:
         await call.reply(200, orjson.dumps(found))
 
     async def _unknown(self, call: Call, group: str | None) -> None:
-        """A path of a group that is served is answered with a Status, any other as a plain web server would."""
-        if group is not None and group in self.machinery.registry.groups():
+        """A path of a built-in group is answered with a Status, any other as a plain web server would."""
+        if any(info.group == group and info.crd is None for info in self.machinery.registry.infos()):
             raise status.no_such_path()
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
         await respond(call.send, 404, b"404 page not found\n", headers)
@@ -220,7 +220,8 @@ class App:
             await self._unknown(call, target.group)
             return
         if target.namespace and not info.namespaced:
-            raise status.no_such_path()
+            await self._unknown(call, target.group)
+            return
         if target.subresource and target.subresource not in info.subresources:
             raise status.no_such_path()
         if info.group == metrics.GROUP:

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from mizzen_local.api.machinery import WriteOptions
 
 
-def applied(
-    registry: Registry, info: ResourceInfo, namespace: str, name: str, body: Object, options: WriteOptions
-) -> Object:
+def applied(info: ResourceInfo, namespace: str, name: str, body: Object, options: WriteOptions) -> Object:
     """An applied configuration, checked more strictly than the bodies of other writes."""
     if (body.get("apiVersion"), body.get("kind")) != (info.api_version, info.kind):
         group, _, version = str(body.get("apiVersion") or "").rpartition("/")
@@ -44,7 +42,7 @@ def decode(
         version = str(body.get("apiVersion") or info.version).rpartition("/")[2]
         kind = body.get("kind") or info.kind
         where = f'{kind} in version "{version}" cannot be handled as a {info.kind}: '
-        raise status.bad_request(f"{'' if info.crd else where}{error}") from error
+        raise status.bad_request(f"{where}{error}") from error
     return named(info, namespace, name, obj)
 
 
@@ -57,7 +55,14 @@ def read(registry: Registry, info: ResourceInfo, body: Any, options: WriteOption
     body = {**body, "apiVersion": info.api_version, "kind": info.kind}
     if body.get("metadata") is None:
         body["metadata"] = {}
-    obj: Object = schema.clean(info.schema, body, "", unknown)
+    try:
+        obj: Object = schema.clean(info.schema, body, "", unknown)
+    except schema.Mistyped as error:
+        if info.crd is not None:
+            error.fields = error.fields[1:]  # metadata is decoded on its own
+        raise
+    if info.crd is not None:
+        unknown.sort()
     problems = [*options.problems, *(f'unknown field "{path}"' for path in unknown)]
     if problems and options.validation != "Ignore":
         if options.validation == "Strict":
@@ -71,10 +76,12 @@ def check_kind(registry: Registry, info: ResourceInfo, body: Object) -> None:
     if (api_version, kind) == (info.api_version, info.kind):
         return
     if info.crd is not None:
-        for key, what, wanted in (("apiVersion", "API version", info.api_version), ("kind", "kind", info.kind)):
-            if body.get(key) not in (None, "", wanted):
-                text = f"the {what} in the data ({body[key]}) does not match the expected {what} ({wanted})"
-                raise status.bad_request(text)
+        if api_version != info.api_version:
+            what = f"API version in the data ({api_version}) does not match the expected API version"
+            raise status.bad_request(f"the {what} ({info.api_version})")
+        name = str((body.get("metadata") or {}).get("name") or "")
+        cause = status.invalid_value("kind", kind, f"must be {info.kind}")
+        raise status.invalid(str(kind), info.group, name, [cause])
     group, _, version = str(api_version).rpartition("/")
     if registry.by_kind(group, version, str(kind)) is None:
         place = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'

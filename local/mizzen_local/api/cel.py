@@ -104,7 +104,9 @@ def _evaluate(rule: Object, now: Any, before: Any, value: Any, path: str) -> Cau
         return Cause(place, reason, f"Required value: {message}")
     if reason == "FieldValueDuplicate":
         return Cause(place, reason, f"Duplicate value: {shown(_described(value))}")
-    return Cause(place, reason, f"Invalid value: {shown(_described(value))}: {message}")
+    if isinstance(value, dict | list):
+        return Cause(place, reason, f"Invalid value: {message}")
+    return Cause(place, reason, f"Invalid value: {shown(value)}: {message}")
 
 
 def _described(value: Any) -> Any:
@@ -143,7 +145,7 @@ def _to_cel(node: Node, value: Any) -> Any:
             if below is None and not node.preserve:
                 out[name] = item
                 continue
-            out[name if node.is_map else _escaped(name)] = _to_cel(below, item) if below is not None else item
+            out[name if node.is_map else escaped(name)] = _to_cel(below, item) if below is not None else item
         return out
     if isinstance(value, list):
         return [_to_cel(node.items, item) for item in value] if "items" in node.raw else value
@@ -158,7 +160,7 @@ def _to_cel(node: Node, value: Any) -> Any:
     return value
 
 
-def _escaped(name: str) -> str:
+def escaped(name: str) -> str:
     """Property names that CEL cannot read are escaped as in the real server."""
     if name in _RESERVED:
         return f"__{name}__"

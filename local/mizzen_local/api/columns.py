@@ -433,6 +433,6 @@ def _printer_column(item: Object) -> Column:
         return value
 
     return Column(
-        item["name"], read, "string" if kind == "date" else kind, item.get("priority", 0),
-        item.get("format", ""), item.get("description", ""),
+        item["name"], read, kind, item.get("priority", 0), item.get("format", ""),
+        item.get("description") or f"Custom resource definition column (in JSONPath format): {path}",
     )  # fmt: skip

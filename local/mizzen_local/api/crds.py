@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mizzen_local.api.status import Cause, invalid, invalid_value, required
+from mizzen_local.api import schemachecks
+from mizzen_local.api.status import Cause, invalid, invalid_value, required, unsupported
 from mizzen_local.client import Object
 
 if TYPE_CHECKING:
@@ -45,64 +45,39 @@ def _problems(crd: Object, old: Object | None) -> list[Cause]:
     if name != wanted:
         causes.append(invalid_value("metadata.name", name, 'must be spec.names.plural+"."+spec.group'))
     if spec.get("scope") not in ("Namespaced", "Cluster"):
-        causes.append(invalid_value("spec.scope", spec.get("scope", ""), "must be Namespaced or Cluster"))
+        causes.append(unsupported("spec.scope", spec.get("scope", ""), ["Cluster", "Namespaced"]))
+    for field in ("plural", "singular", "kind", "listKind"):
+        if not names.get(field):
+            causes.append(required(f"spec.names.{field}"))
     versions = spec.get("versions") or []
     if sum(bool(version.get("storage")) for version in versions) != 1:
-        causes.append(
-            invalid_value(
-                "spec.versions",
-                [v["name"] for v in versions],
-                "must have exactly one version marked as storage version",
-            )
-        )
-    for index, version in enumerate(versions):
-        path = f"spec.versions[{index}].schema.openAPIV3Schema"
-        schema = (version.get("schema") or {}).get("openAPIV3Schema")
-        if schema is None:
-            causes.append(required(path, "schemas are required"))
-        elif schema.get("type") != "object":
-            causes.append(invalid_value(f"{path}.type", schema.get("type", ""), "must be object at the root"))
-        else:
-            causes += _schema_problems(schema, path)
+        detail = "must have exactly one version marked as storage version"
+        causes.append(invalid_value("spec.versions", [version["name"] for version in versions], detail))
+    causes += _version_problems(versions)
     if old is not None:
         for field, path in (("group", "spec.group"), ("scope", "spec.scope")):
             if old["spec"].get(field) != spec.get(field):
                 causes.append(invalid_value(path, spec.get(field), "field is immutable"))
+        present = {version["name"] for version in versions}
+        for index, stored in enumerate((old.get("status") or {}).get("storedVersions") or []):
+            if stored not in present:
+                field = f"status.storedVersions[{index}]"
+                causes.append(invalid_value(field, stored, "must appear in spec.versions"))
     return causes
 
 
-def _schema_problems(schema: Any, path: str) -> list[Cause]:
-    """Structural rules that authors trip over: untyped fields, patterns and CEL rules that do not compile."""
+def _version_problems(versions: list[Object]) -> list[Cause]:
+    """What is wrong with the schemas; one that all versions share is named once, where it stood before v1."""
+    schemas = [(version.get("schema") or {}).get("openAPIV3Schema") for version in versions]
+    shared = len(schemas) > 0 and all(schema == schemas[0] for schema in schemas) and schemas[0] is not None
     causes: list[Cause] = []
-    untyped = not (schema.get("x-kubernetes-int-or-string") or schema.get("x-kubernetes-preserve-unknown-fields"))
-    if not schema.get("type") and untyped:
-        causes.append(required(f"{path}.type", "must not be empty for specified object fields"))
-    if "properties" in schema and schema.get("additionalProperties"):
-        causes.append(
-            Cause(path, "FieldValueForbidden", "Forbidden: additionalProperties and properties are mutual exclusive")
-        )
-    if "pattern" in schema:
-        try:
-            re.compile(schema["pattern"])
-        except re.error as error:
-            causes.append(
-                invalid_value(
-                    f"{path}.pattern", schema["pattern"], f"must be a valid regular expression, but isn't: {error}"
-                )
-            )
-    for index, rule in enumerate(schema.get("x-kubernetes-validations") or []):
-        from mizzen_local.api import cel
-
-        problem = cel.compile_problem(rule["rule"])
-        if problem:
-            place = f"{path}.x-kubernetes-validations[{index}].rule"
-            causes.append(invalid_value(place, rule["rule"], f"compilation failed: {problem}"))
-    for name, below in (schema.get("properties") or {}).items():
-        if path.endswith("openAPIV3Schema") and name == "metadata":
-            continue
-        causes += _schema_problems(below, f"{path}.properties[{name}]")
-    if isinstance(schema.get("items"), dict):
-        causes += _schema_problems(schema["items"], f"{path}.items")
-    if isinstance(schema.get("additionalProperties"), dict) and schema["additionalProperties"]:
-        causes += _schema_problems(schema["additionalProperties"], f"{path}.additionalProperties")
+    for index, schema in enumerate(schemas[:1] if shared else schemas):
+        path = "spec.validation" if shared else f"spec.versions[{index}].schema"
+        path += ".openAPIV3Schema"
+        if schema is None:
+            causes.append(required(path))
+        elif schema.get("type") != "object":
+            causes.append(invalid_value(f"{path}.type", schema.get("type", ""), "must be object at the root"))
+        else:
+            causes += schemachecks.problems(schema, path)
     return causes

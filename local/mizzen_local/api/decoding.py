@@ -10,6 +10,7 @@ import yaml
 
 from mizzen_local.api import protobuf, status
 from mizzen_local.api.golang import Undecodable, go_type, json_error
+from mizzen_local.client import Object
 
 _MOST_NODES = 1_000_000  # of a YAML document, aliases written out
 _SUMMARY = 30  # bytes of a body that an error shows
@@ -57,6 +58,16 @@ def of_object(kind: str, content_type: str, body: bytes, problems: list[str], op
         why = f"json: cannot unmarshal {go_type(found)} into Go value of type {_HEADER}"
         raise _unrecognized(kind, f"couldn't get version/kind; json parse error: {why}", body)
     return found
+
+
+def check_custom(api_version: str, kind: str, body: Object, raw: bytes) -> None:
+    """Custom resources say what they are; for built-in kinds the address is enough."""
+    if not body.get("kind"):
+        text = raw.decode(errors="replace")
+        raise _unrecognized(kind, f"Object 'Kind' is missing in '{text}'", raw)
+    if not body.get("apiVersion"):
+        what = f"API version in the data () does not match the expected API version ({api_version})"
+        raise status.bad_request(f"the {what}")
 
 
 def of_patch(kind: str, body: bytes, problems: list[str]) -> Any:

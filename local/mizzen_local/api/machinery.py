@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from mizzen_local.api import (
     defaults,
     kinds,
     lastapplied,
+    metering,
     names,
     patch,
     schema,
@@ -30,6 +31,9 @@ from mizzen_local.api.golang import Undecodable, go_text
 from mizzen_local.api.registry import Registry, ResourceInfo
 from mizzen_local.api.store import Entry, Store
 from mizzen_local.client import ApiError, Object
+
+# after these nothing can be said about rules
+_BLOCKING = frozenset({"FieldValueTypeInvalid", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany"})
 
 
 @dataclass
@@ -65,10 +69,10 @@ class Machinery:
         return self.served(info, found)
 
     def served(self, info: ResourceInfo, entry: Entry) -> Entry:
-        """The entry in the version asked for: custom resources are converted by their apiVersion alone."""
+        """The entry in the version asked for: its apiVersion, and of its fields those that the version has."""
         if info.crd is None or entry.obj["apiVersion"] == info.api_version:
             return entry
-        return Entry({**entry.obj, "apiVersion": info.api_version}, entry.rv)
+        return Entry(schema.clean(info.schema, {**entry.obj, "apiVersion": info.api_version}, "", []), entry.rv)
 
     def create(self, info: ResourceInfo, namespace: str, body: Any, options: WriteOptions) -> Entry:
         obj = bodies.decode(self.registry, info, namespace, "", body, options)
@@ -83,8 +87,10 @@ class Machinery:
             raise status.internal("resourceVersion should not be set on objects to be created")
         if not meta.get("name"):
             if not meta.get("generateName"):
-                cause = status.required("metadata.name", "name or generateName is required")
-                raise status.invalid(info.kind, info.group, "", [cause])
+                causes = [status.required("metadata.name", "name or generateName is required")]
+                if info.crd is not None:
+                    self._validate_custom(info, obj, None, causes)
+                raise status.invalid(info.kind, info.group, "", causes)
             meta["name"] = meta["generateName"][:58] + names.suffix()
         name = meta["name"]
         for key in carryover.SERVER_METADATA:
@@ -94,18 +100,20 @@ class Machinery:
             self._check_namespace(info, namespace, name)
         else:
             meta.pop("namespace", None)
-        if self.store.get(info.bucket, namespace, name) is not None:
-            raise status.already_exists(info.plural, info.group, name)
         meta["uid"] = str(uuid.uuid4())
         meta["creationTimestamp"] = now_text()
         if info.generation:
             meta["generation"] = 1
-        if info.bucket == crds.BUCKET:
-            meta["finalizers"] = sorted({*(meta.get("finalizers") or []), crds.FINALIZER})
         self._default(info, obj)
         if writer is not None:
             apply.track(info.schema, None, obj, writer, meta["creationTimestamp"])
         self._admit(info, obj, None)
+        charges = metering.charges(self, info, obj)
+        # what is wrong with an object is told before that it exists
+        if self.store.get(info.bucket, namespace, name) is not None:
+            raise status.already_exists(info.plural, info.group, name)
+        if charges and not options.dry_run:
+            metering.spend(self, charges)
         return self._commit(info, namespace, name, obj, options)
 
     def update(
@@ -117,7 +125,7 @@ class Machinery:
             raise status.not_found(info.plural, info.group, name)
         if info.crd is not None and not obj["metadata"].get("resourceVersion"):
             cause = status.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
-            raise status.invalid(info.kind, info.group, name, [cause])
+            raise status.invalid(info.plural, info.group, name, [cause])
         return self._replace(info, namespace, found, obj, options, Writer(options.manager, subresource))
 
     def patch(
@@ -143,7 +151,10 @@ class Machinery:
             patched = patch.merge_patch(current, body)
         else:
             if info.crd is not None:
-                raise status.unsupported_patch_type()
+                raise status.unsupported_media_type(
+                    "the body of the request was in an unknown format - accepted media types include:"
+                    " application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+                )
             patched = patch.strategic_patch(info.schema, current, body)
         if not isinstance(patched, dict) or not isinstance(patched.get("metadata"), dict):
             raise status.bad_request("Invalid JSON Patch")
@@ -165,7 +176,7 @@ class Machinery:
         options: WriteOptions,
         subresource: str,
     ) -> tuple[Entry, bool]:
-        config = bodies.applied(self.registry, info, namespace, name, body, options)
+        config = bodies.applied(info, namespace, name, body, options)
         meta = config["metadata"]
         expected = meta.pop("resourceVersion", None)
         for key in carryover.SERVER_METADATA:
@@ -217,10 +228,13 @@ class Machinery:
         carryover.keep_identity(info, found.obj["metadata"], obj["metadata"])
         if subresource == "status":
             if info.crd is not None:
-                self._validate_custom(info, obj, found.obj)
+                self._validate_custom(info, obj, found.obj, root="status")
         else:
             self._default(info, obj)
             self._admit(info, obj, found.obj)
+            charges = metering.charges(self, info, obj, found.obj)
+            if charges and not options.dry_run:
+                metering.spend(self, charges)
             if info.generation and carryover.content(info, obj) != carryover.content(info, found.obj):
                 obj["metadata"]["generation"] = found.obj["metadata"].get("generation", 0) + 1
         if writer is not None:
@@ -278,6 +292,8 @@ class Machinery:
             return Entry(obj, 0)
         if info.crd is not None and info.storage_version != info.version:
             obj = {**obj, "apiVersion": f"{info.group}/{info.storage_version}"}
+            stored = self.registry.get(info.group, info.storage_version, info.plural)
+            obj = schema.clean(stored.schema, obj, "", []) if stored else obj
         entry = self.store.put(info.bucket, namespace, name, obj)
         if info.bucket == crds.BUCKET:
             self.registry.set_crd(entry.obj)
@@ -304,12 +320,12 @@ class Machinery:
         if info.crd is None:
             if causes:
                 raise status.invalid(info.kind, info.group, obj["metadata"].get("name", ""), causes)
-            if info.bucket != "batch/jobs":
+            if info.bucket not in kinds.FIRST:
                 checks.builtin(info, obj, old, causes)
             hook = kinds.HOOKS.get(info.bucket)
             if hook is not None and not causes:
                 hook(self, obj, old)
-            if info.bucket == "batch/jobs":
+            if info.bucket in kinds.FIRST:
                 checks.builtin(info, obj, old, causes)
         else:
             self._validate_custom(info, obj, old, causes)
@@ -317,19 +333,26 @@ class Machinery:
             raise status.invalid(info.kind, info.group, obj["metadata"].get("name", ""), causes)
 
     def _validate_custom(
-        self, info: ResourceInfo, obj: Object, old: Object | None, causes: list[status.Cause] | None = None
+        self,
+        info: ResourceInfo,
+        obj: Object,
+        old: Object | None,
+        causes: list[status.Cause] | None = None,
+        root: str = "",
     ) -> None:
         found: list[status.Cause] = [] if causes is None else causes
         validation.validate(info.schema, obj, "", found)
-        if any(cause.reason in ("FieldValueTypeInvalid", "FieldValueRequired") for cause in found):
+        if any(cause.reason in _BLOCKING for cause in found):
             if info.schema.rules_below:
                 text = (
-                    'Invalid value: "null": some validation rules were not checked because the object was invalid;'
+                    "Invalid value: null: some validation rules were not checked because the object was invalid;"
                     " correct the existing errors to complete validation"
                 )
                 found.append(status.Cause("<nil>", "FieldValueInvalid", text))
         else:
             cel.check(info.schema, obj, old, "", found)
+        if root:  # what is validated alone names its fields from there
+            found = [replace(cause, message=cause.message.replace(f": {root}.", ": ", 1)) for cause in found]
         if found:
             raise status.invalid(info.kind, info.group, obj["metadata"].get("name", ""), found)
 

@@ -63,7 +63,7 @@ def delete(machinery: Machinery, info: ResourceInfo, namespace: str, name: str, 
             why = f"Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {old_meta[field]}"
             raise status.conflict(info.plural, info.group, name, why)
     meta = dict(old_meta)
-    finalizers = _finalizers(meta, options.propagation)
+    finalizers = _finalizers(info, meta, options.propagation)
     grace = _grace(info, found, options)
     obj: Object = {**found.obj, "metadata": meta}
     if info.bucket == "/namespaces":
@@ -93,7 +93,7 @@ def delete(machinery: Machinery, info: ResourceInfo, namespace: str, name: str, 
     return entry.obj
 
 
-def _finalizers(meta: Object, propagation: str) -> list[str]:
+def _finalizers(info: ResourceInfo, meta: Object, propagation: str) -> list[str]:
     """The finalizers that the garbage collector acts on follow the propagation policy."""
     found = list(meta.get("finalizers") or [])
     wanted = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(propagation)
@@ -101,6 +101,8 @@ def _finalizers(meta: Object, propagation: str) -> list[str]:
         found = [item for item in found if item not in ("foregroundDeletion", "orphan")]
     if wanted:
         found.append(wanted)
+    if info.bucket == crds.BUCKET and crds.FINALIZER not in found:
+        found.append(crds.FINALIZER)  # until its objects are gone
     return found
 
 

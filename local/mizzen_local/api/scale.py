@@ -7,7 +7,7 @@ from typing import Any
 from mizzen_local.api import patch, status
 from mizzen_local.api.machinery import Machinery, WriteOptions
 from mizzen_local.api.registry import ResourceInfo
-from mizzen_local.client import Object
+from mizzen_local.client import ApiError, Object
 
 
 def read(info: ResourceInfo, obj: Object) -> Object:
@@ -24,6 +24,9 @@ def read(info: ResourceInfo, obj: Object) -> Object:
         "status": {"replicas": _at(obj, paths["status"]) or 0},
     }
     replicas = _at(obj, paths["spec"])
+    if replicas is None and info.crd is not None:
+        words = f'the spec replicas field ".{".".join(paths["spec"])}" does not exist'
+        raise ApiError(500, "InternalError", f"Internal error occurred: {words}", {"causes": [{"message": words}]})
     if replicas:  # nought is left out, as Go writes it
         found["spec"]["replicas"] = replicas
     selector = _at(obj, paths["selector"]) if paths["selector"] else None
@@ -49,6 +52,10 @@ def write(
         raise status.conflict(info.plural, info.group, name)
     replicas = (wanted.get("spec") or {}).get("replicas", 0)
     if not isinstance(replicas, int) or replicas < 0:
+        if info.crd is not None:
+            path = ".".join(["", *_paths(info)["spec"]])
+            cause = status.invalid_value(path, replicas, "should be a non-negative integer")
+            raise status.invalid(info.kind, info.group, name, [cause])
         cause = status.invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
         raise status.invalid("Scale", "autoscaling", name, [cause])
     merged: Any = replicas

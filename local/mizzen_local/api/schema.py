@@ -23,6 +23,8 @@ class Mistyped(Undecodable):
         self.got, self.wanted, self.fields, self.struct = got, wanted, list[str](), ""
 
     def __str__(self) -> str:
+        if not self.fields:
+            return f"json: cannot unmarshal {self.got} into Go value of type {self.wanted}"
         place = ".".join([self.struct, *self.fields])
         return f"json: cannot unmarshal {self.got} into Go struct field {place} of type {self.wanted}"
 
@@ -79,11 +81,13 @@ class Node:
             "quantity",
         )
         self.additional: Any = raw.get("additionalProperties")
-        self.required: list[str] = raw.get("required", [])
         self.enum: list[Any] | None = raw.get("enum")
         self.has_default = "default" in raw
         self.default = raw.get("default")
         self.embedded: bool = raw.get("x-kubernetes-embedded-resource", False)
+        self.required: list[str] = raw.get("required", [])
+        if self.embedded:
+            self.required = [*self.required, *(name for name in ("apiVersion", "kind") if name not in self.required)]
         self.list_type: str = raw.get("x-kubernetes-list-type", "atomic")
         self.map_type: str = raw.get("x-kubernetes-map-type", "granular")
         self.map_keys: list[str] = raw.get("x-kubernetes-list-map-keys", [])
@@ -118,6 +122,10 @@ class Node:
             raw = self.additional if isinstance(self.additional, dict) else {}
             self._values = child(raw or {"x-kubernetes-preserve-unknown-fields": True}, self.builtin)
         return self._values
+
+    @property
+    def untyped(self) -> bool:
+        return not self.type and self.preserve
 
     @property
     def is_map(self) -> bool:
@@ -208,6 +216,8 @@ def clean(node: Node, value: Any, path: str, unknown: list[str], whole: bool = F
         return [clean(items, item, f"{path}[{index}]", unknown, whole) for index, item in enumerate(value)]
     if node.builtin and node.type:
         return _scalar(node, value)
+    if node.type == "integer" and isinstance(value, float) and value.is_integer():
+        return int(value)
     return value
 
 
@@ -231,8 +241,8 @@ def _clean_object(node: Node, value: dict[str, Any], path: str, unknown: list[st
                 if not item and not whole and name not in node.required and _left_out(below, item):
                     continue
                 out[name] = clean(below, item, f"{path}.{name}" if path else name, unknown, whole)
-            elif not below.builtin and not (below.has_default and not below.nullable):
-                out[name] = None
+            elif not below.builtin and (below.nullable or below.untyped):
+                out[name] = None  # elsewhere nulls count as missing
             elif name not in props and below.type == "string":
                 out[name] = ""  # Go's zero value
     except Mistyped as error:

@@ -17,6 +17,7 @@ _SCALARS: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "number": (int, float),
 }
+_GO_TYPES = {dict: "map[string]interface {}", list: "[]interface {}", bool: "bool", int: "int64", float: "float64"}
 _WORDS = {"integer": "numeric (int or float)", "number": "numeric (int or float)"}
 
 
@@ -55,7 +56,8 @@ def _look(node: Node, value: Any, path: str, problems: list[str]) -> None:
     elif node.type in _SCALARS and (
         not isinstance(value, _SCALARS[node.type]) or (isinstance(value, bool) and node.type != "boolean")
     ):
-        problems.append(f"{path}: expected {_WORDS.get(node.type, node.type)}, got {_shown(value)}")
+        got = _GO_TYPES.get(type(value), "string") if node.type in _WORDS else _shown(value)
+        problems.append(f"{path}: expected {_WORDS.get(node.type, node.type)}, got {got}")
 
 
 def _look_list(node: Node, value: Any, path: str, problems: list[str]) -> None:
@@ -65,12 +67,13 @@ def _look_list(node: Node, value: Any, path: str, problems: list[str]) -> None:
     seen: set[str] = set()
     for index, item in enumerate(value):
         place = f"{path}[{index}]"
-        if node.list_type == "map":
-            missing = [key for key in node.map_keys if not _has_key(node, item, key)]
-            if missing:
-                what = "omits key field" if len(node.map_keys) == 1 else "omits key fields"
-                problems.append(f'{place}: element {index}: associative list with keys {what} "{missing[0]}"')
-                continue
+        if node.list_type == "map" and not any(_has_key(node, item, key) for key in node.map_keys):
+            keys = " ".join(f'"{key}"' for key in node.map_keys)
+            problems.append(
+                f"{path}: element {index}: associative list with keys has an element that omits all key fields"
+                f" [{keys}] (and doesn't have default values for any key fields)"
+            )
+            continue
         if node.list_type in ("map", "set"):
             key = fieldset.item_key(node, item)
             place = f"{path}[{_key_text(key)}]"

@@ -27,8 +27,10 @@ def validate(node: Node, value: Any, path: str, causes: list[Cause]) -> None:
             causes.append(_type_invalid(path, "null", node.type))
         return
     if not _type_matches(node, value):
-        wanted = "integer or string" if node.int_or_string else node.type
+        wanted = "integer,string" if node.int_or_string else node.type
         causes.append(_type_invalid(path, value, wanted))
+        if node.enum is not None and not isinstance(value, dict | list):
+            causes.append(unsupported(path, value, node.enum))
         return
     if node.enum is not None and value not in node.enum:
         causes.append(unsupported(path, value, node.enum))
@@ -116,12 +118,13 @@ def _validate_string(node: Node, value: str, path: str, causes: list[Cause]) -> 
     raw = node.raw
     if "maxLength" in raw and len(value) > raw["maxLength"]:
         causes.append(Cause(path, "FieldValueTooLong", f"Too long: may not be more than {raw['maxLength']} bytes"))
-    if "minLength" in raw and len(value) < raw["minLength"]:
+    elif "minLength" in raw and len(value) < raw["minLength"]:
         causes.append(invalid_value(path, value, f"{path} in body should be at least {raw['minLength']} chars long"))
-    if node.pattern is not None and not node.pattern.search(value):
+    elif node.pattern is not None and not node.pattern.search(value):
         causes.append(invalid_value(path, value, f"{path} in body should match '{raw['pattern']}'"))
     if node.format in _FORMATS and not _FORMATS[node.format](value):
-        causes.append(invalid_value(path, value, f"{path} in body must be of type {node.format}: {shown(value)}"))
+        text = f"Invalid value: {shown(value)}: {path} in body must be of type {node.format}: {shown(value)}"
+        causes.append(Cause(path, "FieldValueTypeInvalid", text))
 
 
 def _is_time(text: str) -> bool:

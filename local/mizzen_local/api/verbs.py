@@ -102,6 +102,8 @@ def _write(app: App, call: Call, info: ResourceInfo, target: Target, verb: str, 
         body = decoding.of_patch(kind, raw, problems)
     else:
         body = decoding.of_object(info.kind, content_type, raw, problems, bool(target.subresource))
+        if info.crd is not None and not target.subresource:
+            decoding.check_custom(info.api_version, info.kind, body, raw)
     manager = query.get("fieldManager") or ("" if kind == "apply" else _agent(call))
     options = WriteOptions(
         manager=manager,
