@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mizzen_local import schedules
 from mizzen_local.api import names, validation
 from mizzen_local.api.registry import ResourceInfo
 from mizzen_local.api.status import Cause, duplicate, forbidden_field, invalid_value, required, unsupported
@@ -214,13 +215,36 @@ def _job_spec(spec: Object, path: str, causes: list[Cause]) -> None:
         _pod_spec(template, f"{path}.template.spec", causes, ("OnFailure", "Never"))
 
 
-def _cron_job(obj: Object, _: Object | None, causes: list[Cause]) -> None:
-    schedule = obj["spec"].get("schedule", "")
-    if len(schedule.split()) not in (5, 6) and not schedule.startswith("@"):
-        causes.append(
-            invalid_value("spec.schedule", schedule, f"expected exactly 5 fields, found {len(schedule.split())}")
-        )
-    _job_spec(obj["spec"]["jobTemplate"]["spec"], "spec.jobTemplate.spec", causes)
+def _cron_job(obj: Object, old: Object | None, causes: list[Cause]) -> None:
+    spec = obj["spec"]
+    schedule, zone = spec.get("schedule", ""), spec.get("timeZone")
+    if not schedule:
+        causes.append(required("spec.schedule"))
+    elif "TZ" in schedule:
+        detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
+        causes.append(invalid_value("spec.schedule", schedule, detail))
+    else:
+        try:
+            schedules.parse(schedule)
+        except schedules.ScheduleError as error:
+            causes.append(invalid_value("spec.schedule", schedule, str(error)))
+    for field in ("startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
+        if spec.get(field, 0) < 0:
+            causes.append(invalid_value(f"spec.{field}", spec[field], "must be greater than or equal to 0"))
+    if zone == "":
+        causes.append(invalid_value("spec.timeZone", zone, "timeZone must be nil or non-empty string"))
+    elif zone and (old is None or old["spec"].get("timeZone") != zone):
+        try:
+            schedules.zone_of(zone)
+        except schedules.ScheduleError as error:
+            causes.append(invalid_value("spec.timeZone", zone, str(error)))
+    policies = ["Allow", "Forbid", "Replace"]
+    if spec.get("concurrencyPolicy") not in policies:
+        causes.append(unsupported("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), policies))
+    _job_spec(spec["jobTemplate"]["spec"], "spec.jobTemplate.spec", causes)
+    if old is None and len(obj["metadata"]["name"]) > 52:
+        # the controller appends the minute, and a Job's name has 63 characters at most
+        causes.append(invalid_value("metadata.name", obj["metadata"]["name"], "must be no more than 52 characters"))
 
 
 def _budget(obj: Object, _: Object | None, causes: list[Cause]) -> None:

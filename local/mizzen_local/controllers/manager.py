@@ -10,6 +10,7 @@ from mizzen_local.client import Client
 from mizzen_local.controllers.autoscaler import SYNC_PERIOD, AutoscalerController
 from mizzen_local.controllers.catalog import Catalog
 from mizzen_local.controllers.collector import GarbageCollector
+from mizzen_local.controllers.cronjob import CronJobController
 from mizzen_local.controllers.deployment import DeploymentController
 from mizzen_local.controllers.disruption import DisruptionController
 from mizzen_local.controllers.endpoints import EndpointController
@@ -32,6 +33,7 @@ async def run_controllers(
         DeploymentController(client, informers).worker,
         ReplicaSetController(client, informers).worker,
         JobController(client, informers, backoff_base).worker,
+        CronJobController(client, informers).worker,
         EndpointController(client, informers).worker,
         NamespaceController(client, catalog, ca).worker,
         Scheduler(client, informers).worker,
