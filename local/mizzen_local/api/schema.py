@@ -10,6 +10,7 @@ from typing import Any
 from mizzen_local.api import definitions
 from mizzen_local.api.golang import Undecodable, go_type
 from mizzen_local.client import Object
+from mizzen_local.quantities import Quantity
 
 _SIGNIFICANT = frozenset({"x-kubernetes-patch-strategy", "x-kubernetes-patch-merge-key", "default", "nullable"})
 _GO_TYPES = {"integer": "int32", "number": "float64", "string": "string", "boolean": "bool"}
@@ -255,7 +256,7 @@ def _clean_object(node: Node, value: dict[str, Any], path: str, unknown: list[st
 
 def _left_out(node: Node, value: Any) -> bool:
     """Whether Go would not write an empty value."""
-    return node.builtin and isinstance(value, dict | list) and (node.is_map or node.type == "array")
+    return node.builtin and isinstance(value, list if node.type == "array" else dict if node.is_map else ())
 
 
 def _scalar(node: Node, value: Any) -> Any:
@@ -266,7 +267,7 @@ def _scalar(node: Node, value: Any) -> Any:
                 bad = _BASE64.match(value)
                 raise Undecodable(f"illegal base64 data at input byte {bad.end() if bad else 0}")
             # quantities are strings once stored, ports keep their type
-            return str(value) if node.format == "quantity" and not isinstance(value, str) else value
+            return _quantity(node, value) if node.format == "quantity" else value
     elif kind == "integer":
         if isinstance(value, int) and not isinstance(value, bool):
             return value
@@ -280,6 +281,16 @@ def _scalar(node: Node, value: Any) -> Any:
     elif value is None:
         return None
     raise Mistyped(go_type(value), _go_name(node))
+
+
+def _quantity(node: Node, value: Any) -> str:
+    """Built-in kinds keep amounts in their shortest form."""
+    if not node.builtin:
+        return str(value)
+    try:
+        return str(Quantity.parse(value))
+    except ValueError as error:
+        raise Undecodable(str(error)) from error
 
 
 def _go_name(node: Node) -> str:
