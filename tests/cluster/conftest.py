@@ -65,7 +65,7 @@ def make_namespace(base: Cluster) -> Iterator[Callable[[str], str]]:
 @pytest.fixture(scope="module")
 def cluster(base: Cluster, make_namespace: Callable[[str], str], request: pytest.FixtureRequest) -> Cluster:
     """The cluster with a namespace for this file's tests; their objects differ by name."""
-    purpose = request.module.__name__.rpartition(".")[2].removeprefix("test_")
+    purpose = request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-")
     return replace(base, namespace=make_namespace(purpose))
 
 

@@ -17,6 +17,7 @@ from mizzen_local.agent.streams import STDERR, STDOUT, Streams, Wanted
 from mizzen_local.client import Object
 
 _CHUNK = 2**15
+_RETRY = 0.02  # seconds, while a terminal takes no more
 SUCCESS: Object = {"metadata": {}, "status": "Success"}
 
 
@@ -60,6 +61,7 @@ async def execute(container: Container, argv: list[str], streams: Streams, wante
 
 async def _on_terminal(container: Container, argv: list[str], streams: Streams) -> Object:
     master, slave = os.openpty()
+    os.set_blocking(master, False)
     try:
         process = await container.begin(argv, stdin=slave, stdout=slave, stderr=slave)
     finally:
@@ -67,7 +69,11 @@ async def _on_terminal(container: Container, argv: list[str], streams: Streams) 
 
     async def inward() -> None:
         while (data := await streams.stdin.get()) is not None:
-            await asyncio.to_thread(os.write, master, data)
+            while data:
+                try:
+                    data = data[os.write(master, data) :]
+                except BlockingIOError:
+                    await asyncio.sleep(_RETRY)
 
     async def resize() -> None:
         while True:
@@ -93,6 +99,8 @@ async def _terminal_output(master: int) -> AsyncIterator[bytes]:
             readable.clear()
             try:
                 data = os.read(master, _CHUNK)
+            except BlockingIOError:
+                continue
             except OSError:
                 return
             if not data:

@@ -64,6 +64,15 @@ class Container:
 
     # -- start and adopt
 
+    def make_temporary(self) -> Path:
+        """The /tmp of the next attempt: as empty as its root, and its own."""
+        if self.attempt >= 0:
+            _remove(self.attempt_folder() / "tmp")
+        found = self.attempt_folder(self.attempt + 1) / "tmp"
+        found.mkdir(parents=True, exist_ok=True)
+        found.chmod(0o1777)
+        return found
+
     def start(self, spec: dict[str, Any], *, fallback_to_logs: bool) -> None:
         self.previous = self.exit or self.previous
         self.attempt += 1

@@ -108,9 +108,10 @@ class Kubelet:
             return query.follow and container.running and container.attempt == attempt
 
         async with contextlib.aclosing(printed(container.attempt_folder(attempt) / "log", query, still)) as pieces:
-            async for data in pieces:
-                await response.write(data)
-        await response.write_eof()
+            with contextlib.suppress(ConnectionError):  # a follower may leave
+                async for data in pieces:
+                    await response.write(data)
+                await response.write_eof()
         return response
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:

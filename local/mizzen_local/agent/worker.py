@@ -248,9 +248,7 @@ class PodWorker:
         env = await environment({**pod, "status": status}, spec, base, self._fetch, node.allocatable)
         argv = arguments(spec, image, env)
         self.write_hosts()
-        temporary = self.folder / "tmp"
-        temporary.mkdir(exist_ok=True)
-        temporary.chmod(0o1777)
+        temporary = self.containers[name].make_temporary()
         own = [Mount(str(temporary), "/tmp"), Mount(str(self.folder / "hosts"), "/etc/hosts")]  # noqa: S108
         mounts = [*own, *self.volumes.mounts(spec, env)]
         network = {} if pod["spec"].get("hostNetwork") else {"ip": self.ip, "ports": str(self.folder / "ports")}
