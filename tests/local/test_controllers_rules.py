@@ -11,7 +11,6 @@ from mizzen_local.controllers import jobplan, rollout
 from mizzen_local.controllers.endpoints import legacy, slices
 from mizzen_local.controllers.jobplan import TRACKING, format_indexes, parse_indexes
 from mizzen_local.controllers.replicaset import plan as plan_set
-from mizzen_local.controllers.scheduler import Room, choose
 from mizzen_local.objects import pod_requests, quantity, rfc3339, selects, with_condition
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -263,44 +262,6 @@ def test_slices_resolve_named_ports_and_tell_what_is_ready() -> None:
     assert [e["conditions"]["ready"] for e in piece["endpoints"]] == [True, False]
     (subset,) = legacy(service, [piece])["subsets"]
     assert len(subset["addresses"]) == len(subset["notReadyAddresses"]) == 1
-
-
-def node(name: str, cpu: str, **spec: Any) -> dict[str, Any]:
-    return {
-        "metadata": {"name": name, "labels": {"zone": name}},
-        "spec": spec,
-        "status": {
-            "allocatable": {"cpu": cpu, "memory": "1Gi", "pods": "10"},
-            "conditions": [{"type": "Ready", "status": "True"}],
-        },
-    }
-
-
-@pytest.mark.parametrize(
-    ("spec", "chosen", "reason"),
-    [
-        ({"requests": {"cpu": "1"}}, "big", ""),
-        ({"requests": {"cpu": "8"}}, None, "0/2 nodes are available: 2 Insufficient cpu"),
-        ({"requests": {"nvidia.com/gpu": "1"}}, None, "2 Insufficient nvidia.com/gpu"),
-        ({"nodeSelector": {"zone": "small"}}, "small", ""),
-        ({"nodeSelector": {"zone": "x"}}, None, "didn't match Pod's node affinity/selector"),
-    ],
-)
-def test_scheduling(spec: dict[str, Any], chosen: str | None, reason: str) -> None:
-    subject = pod("a")
-    subject["spec"]["containers"][0]["resources"] = {"requests": spec.get("requests", {})}
-    subject["spec"]["nodeSelector"] = spec.get("nodeSelector")
-    room, why = choose(subject, [Room.of(node("small", "1"), []), Room.of(node("big", "4"), [])])
-    assert (room.node["metadata"]["name"] if room else None) == chosen and reason in why
-
-
-def test_tainted_and_cordoned_nodes_are_left_alone() -> None:
-    taint = {"key": "gpu", "effect": "NoSchedule"}
-    rooms = [Room.of(node("a", "4", taints=[taint]), []), Room.of(node("b", "4", unschedulable=True), [])]
-    subject = pod("x")
-    assert choose(subject, rooms)[0] is None
-    subject["spec"]["tolerations"] = [{"key": "gpu", "operator": "Exists"}]
-    assert choose(subject, rooms)[0] is rooms[0]
 
 
 def test_requests_count_sidecars_and_the_largest_init_container() -> None:

@@ -171,6 +171,7 @@ def bind(machinery: Machinery, info: ResourceInfo, namespace: str, name: str, bo
         "spec": {**found.obj["spec"], "nodeName": node},
         "status": {**(found.obj.get("status") or {}), "conditions": conditions},
     }
+    obj["status"].pop("nominatedNodeName", None)
     machinery.store.put(info.bucket, namespace, name, obj)
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 

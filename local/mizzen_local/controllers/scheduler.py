@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-
 from mizzen_local.client import ApiError, Client, Object
+from mizzen_local.controllers import preemption
 from mizzen_local.controllers.informer import Informers, Worker
+from mizzen_local.controllers.placement import Misfit, Room, choose, summary
+from mizzen_local.controllers.preemption import Candidate, priority
 from mizzen_local.objects import (
     Key,
     condition,
@@ -15,100 +14,19 @@ from mizzen_local.objects import (
     is_true,
     key_of,
     meta,
-    pod_requests,
-    quantity,
-    requirement_holds,
     rfc3339,
     utc_now,
     with_condition,
 )
 from mizzen_local.recorder import Recorder
-from mizzen_local.resources import NODES, PODS
+from mizzen_local.resources import BUDGETS, NODES, PODS
 
-
-@dataclass
-class Room:
-    """A node and what is left on it."""
-
-    node: Object
-    free: dict[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, node: Object, pods: Iterable[Object]) -> Room:
-        allocatable = (node.get("status") or {}).get("allocatable") or {}
-        room = cls(node, {name: quantity(amount) for name, amount in allocatable.items()})
-        for pod in pods:
-            room.take(pod)
-        return room
-
-    def take(self, pod: Object) -> None:
-        for name, amount in {**pod_requests(pod), "pods": 1.0}.items():
-            self.free[name] = self.free.get(name, 0.0) - amount
-
-
-def tolerates(pod: Object, taint: Object) -> bool:
-    for entry in pod["spec"].get("tolerations") or []:
-        if entry.get("effect") and entry["effect"] != taint["effect"]:
-            continue
-        if entry.get("operator", "Equal") == "Exists":
-            if entry.get("key") in (None, "", taint["key"]):
-                return True
-        elif entry.get("key") == taint["key"] and (entry.get("value") or "") == (taint.get("value") or ""):
-            return True
-    return False
-
-
-def affinity_holds(pod: Object, node: Object) -> bool:
-    labels = meta(node).get("labels") or {}
-    if not (pod["spec"].get("nodeSelector") or {}).items() <= labels.items():
-        return False
-    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    if not required:
-        return True
-    names = {"metadata.name": meta(node)["name"]}
-    return any(
-        all(requirement_holds(r, labels) for r in term.get("matchExpressions") or [])
-        and all(requirement_holds(r, names) for r in term.get("matchFields") or [])
-        for term in required["nodeSelectorTerms"]
-    )
-
-
-def misfits(pod: Object, room: Room) -> list[str]:
-    """Why the pod cannot go there, in the words of kube-scheduler; nothing when it can."""
-    if (room.node.get("spec") or {}).get("unschedulable"):
-        return ["node(s) were unschedulable"]
-    if not is_true(room.node, "Ready"):
-        return ["node(s) were not ready"]
-    for taint in (room.node.get("spec") or {}).get("taints") or []:
-        if taint["effect"] in ("NoSchedule", "NoExecute") and not tolerates(pod, taint):
-            return [f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value') or ''}}}"]
-    if not affinity_holds(pod, room.node):
-        return ["node(s) didn't match Pod's node affinity/selector"]
-    wanted = pod_requests(pod)
-    missing = [f"Insufficient {n}" for n, amount in wanted.items() if amount and amount > room.free.get(n, 0.0) + 1e-9]
-    return missing + (["Too many pods"] if room.free.get("pods", 0.0) < 1 else [])
-
-
-def choose(pod: Object, rooms: list[Room]) -> tuple[Room | None, str]:
-    """The emptiest node that fits, or the message of the FailedScheduling event."""
-    reasons: Counter[str] = Counter()
-    fitting = []
-    for room in rooms:
-        why = misfits(pod, room)
-        reasons.update(why)
-        if not why:
-            fitting.append(room)
-    if fitting:
-        return max(fitting, key=lambda room: room.free.get("cpu", 0.0)), ""
-    if not rooms:
-        return None, "no nodes available to schedule pods"
-    listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    return None, f"0/{len(rooms)} nodes are available: {listed}."
+_NO_NODES = "no nodes available to schedule pods"
+_NO_CLAIMS = "no new claims to deallocate"  # what the plugin of dynamic resources tells of every pod without any
 
 
 def order(pod: Object) -> tuple[int, str, str]:
-    return -(pod["spec"].get("priority") or 0), meta(pod).get("creationTimestamp") or "", meta(pod)["name"]
+    return -priority(pod), meta(pod).get("creationTimestamp") or "", meta(pod)["name"]
 
 
 class Scheduler:
@@ -116,16 +34,20 @@ class Scheduler:
 
     def __init__(self, client: Client, informers: Informers, name: str = "default-scheduler") -> None:
         self.client, self.name, self.recorder = client, name, Recorder(client, name)
-        self.pods, self.nodes = informers.of(PODS), informers.of(NODES)
+        self.pods, self.nodes, self.budgets = informers.of(PODS), informers.of(NODES), informers.of(BUDGETS)
         self.worker = Worker[str]("scheduler", self.reconcile, workers=1)
         self._seen: dict[str, str] = {}
         self._told: dict[Key, str] = {}
-        self.pods.on_change(self._pod_changed, deleted=lambda _: self.worker.queue.add("all"))
+        self.pods.on_change(self._pod_changed, deleted=self._pod_gone)
         self.nodes.on_change(self._node_changed, deleted=lambda _: self.worker.queue.add("all"))
 
     def _pod_changed(self, pod: Object) -> None:
         if is_finished_pod(pod) or not pod["spec"].get("nodeName"):
             self.worker.queue.add("all")
+
+    def _pod_gone(self, pod: Object) -> None:
+        self._told.pop(key_of(pod), None)
+        self.worker.queue.add("all")
 
     def _node_changed(self, node: Object) -> None:
         """Heartbeats change nothing that matters here."""
@@ -161,17 +83,64 @@ class Scheduler:
                 placed.setdefault(pod["spec"]["nodeName"], []).append(pod)
         rooms = [Room.of(node, placed.get(meta(node)["name"], [])) for node in self.nodes.cache.values()]
         for pod in pending:
-            room, why = choose(pod, rooms)
             try:
-                if room is not None:
-                    await self._bind(pod, meta(room.node)["name"])
-                    room.take(pod)
-                else:
-                    await self._explain(pod, why)
+                await self._place(pod, rooms)
             except ApiError as error:
                 if error.code not in (404, 409):
                     raise
         return None
+
+    async def _place(self, pod: Object, rooms: list[Room]) -> None:
+        if not rooms:
+            await self._explain(pod, _NO_NODES)
+            return
+        room, misfits = choose(pod, rooms)
+        if room is not None:
+            await self._bind(pod, meta(room.node)["name"])
+            room.take(pod)
+            return
+        await self._make_room(pod, rooms, misfits)
+
+    async def _make_room(self, pod: Object, rooms: list[Room], misfits: dict[str, Misfit]) -> None:
+        """Preempt, or tell why not. A node that waits for its victims to go is taken already."""
+        why = summary(len(rooms), [reason for found in misfits.values() for reason in found.reasons])
+        candidate, reason = preemption.preempt(pod, rooms, misfits, self.budgets.cache.values())
+        if candidate is not None:
+            await self._preempt(pod, candidate)
+            await self._explain(pod, why, meta(candidate.room.node)["name"])
+            candidate.room.take(pod)
+            return
+        nominated = (pod.get("status") or {}).get("nominatedNodeName")
+        waiting = reason.endswith("nominated node.")
+        for room in rooms if waiting else []:
+            if meta(room.node)["name"] == nominated:
+                room.take(pod)
+        if not waiting:  # while its victims go, the pod goes on saying what it lacks
+            why = f"{why} {_NO_CLAIMS}, preemption: {reason}"
+        await self._explain(pod, why, nominated if waiting else None)
+
+    async def _preempt(self, pod: Object, candidate: Candidate) -> None:
+        node = meta(candidate.room.node)["name"]
+        for other in list(self.pods.cache.values()):
+            nominated = (other.get("status") or {}).get("nominatedNodeName")
+            if nominated == node and self._waits(other) and priority(other) < priority(pod):
+                await self._patch_status(other, {"status": {"nominatedNodeName": None}})
+        for victim in candidate.victims:
+            if meta(victim).get("deletionTimestamp"):
+                continue
+            try:
+                await self._patch_status(victim, preemption.marked(victim, self.name, utc_now()))
+                namespace, name = key_of(victim)
+                answer = await self.client.delete(PODS, name, namespace, uid=meta(victim)["uid"])
+            except ApiError as error:
+                if error.code not in (404, 409):
+                    raise
+                continue
+            if (answer.get("metadata") or {}).get("deletionTimestamp"):
+                self.pods.observe(answer)
+            else:
+                self.pods.forget(victim)
+            self.recorder.event(victim, "Pod", "Preempted", f"Preempted by pod {meta(pod)['uid']} on node {node}")
 
     async def _bind(self, pod: Object, node: str) -> None:
         namespace, name = key_of(pod)
@@ -190,15 +159,24 @@ class Scheduler:
                 raise
         self.recorder.event(pod, "Pod", "Scheduled", f"Successfully assigned {namespace}/{name} to {node}")
 
-    async def _explain(self, pod: Object, why: str) -> None:
-        if self._told.get(key_of(pod)) == why:
-            return
-        self._told[key_of(pod)] = why
-        before = condition(pod, "PodScheduled")
+    async def _explain(self, pod: Object, why: str, nominated: str | None = None) -> None:
+        """Say once why the pod waits, and on which node it will run when its victims have gone."""
+        current = self.pods.get(key_of(pod)) or pod
+        before = condition(current, "PodScheduled")
+        status: Object = {}
+        if ((current.get("status") or {}).get("nominatedNodeName") or None) != nominated:
+            status["nominatedNodeName"] = nominated
         if before is None or before.get("message") != why or before["status"] != "False":
-            found = (pod.get("status") or {}).get("conditions")
-            conditions = with_condition(found, "PodScheduled", "False", "Unschedulable", why, rfc3339(utc_now()))
-            namespace, name = key_of(pod)
-            patch = {"status": {"conditions": conditions}}
-            self.pods.observe(await self.client.patch(PODS, name, patch, namespace, subresource="status"))
-        self.recorder.event(pod, "Pod", "FailedScheduling", why, type="Warning")
+            found = (current.get("status") or {}).get("conditions")
+            now = rfc3339(utc_now())
+            status["conditions"] = with_condition(found, "PodScheduled", "False", "Unschedulable", why, now)
+        if status:
+            await self._patch_status(current, {"status": status})
+        if self._told.get(key_of(pod)) != why:
+            self._told[key_of(pod)] = why
+            self.recorder.event(pod, "Pod", "FailedScheduling", why, type="Warning")
+
+    async def _patch_status(self, pod: Object, patch: Object) -> None:
+        namespace, name = key_of(pod)
+        patch = {"metadata": {"uid": meta(pod)["uid"]}, **patch}
+        self.pods.observe(await self.client.patch(PODS, name, patch, namespace, subresource="status"))
