@@ -9,8 +9,8 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -110,14 +110,25 @@ async def test_a_command_has_the_containers_own_world(shells: str, cluster: Clus
     assert cluster.run("exec", shells, "-c", "other", "--", "test", "-e", "/tmp/mine").returncode == 1
 
 
+@asynccontextmanager
+async def channels(
+    http: Http, name: str, protocol: str, query: list[tuple[str, str]]
+) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A command over one WebSocket; left only when its connection is closed on both sides."""
+    path = http.path("pods", name, "exec")
+    async with http.session.ws_connect(path, params=query, protocols=(protocol,)) as connection:
+        transport = connection.get_extra_info("socket")
+        yield connection
+    await eventually("the end of the connection", lambda: transport.fileno() == -1)
+
+
 async def test_a_terminal(shells: str, http: Http) -> None:
     """What `kubectl exec -it` asks for, without a terminal of our own."""
     script = "test -t 0 && test -t 1 && echo terminal; read size; stty size"
     query = [("command", word) for word in ("sh", "-c", script)]
     query += [("container", "c"), ("stdin", "true"), ("stdout", "true"), ("tty", "true")]
-    path = http.path("pods", shells, "exec")
     output = b""
-    async with http.session.ws_connect(path, params=query, protocols=("v5.channel.k8s.io",)) as connection:
+    async with channels(http, shells, "v5.channel.k8s.io", query) as connection:
         await connection.send_bytes(b"\x04" + json.dumps({"Width": 90, "Height": 33}).encode())
         async for message in connection:
             if message.type is not aiohttp.WSMsgType.BINARY:
@@ -141,13 +152,13 @@ async def test_older_clients_are_served(shells: str, http: Http) -> None:
         ("container", "c"),
         ("stdout", "true"),
     ]
-    path, channels = http.path("pods", shells, "exec"), {1: b"", 3: b""}
-    async with http.session.ws_connect(path, params=query, protocols=("v4.channel.k8s.io",)) as connection:
+    found = {1: b"", 3: b""}
+    async with channels(http, shells, "v4.channel.k8s.io", query) as connection:
         async for message in connection:
             if message.type is aiohttp.WSMsgType.BINARY:
-                channels[message.data[0]] += message.data[1:]
-    status = json.loads(channels[3])
-    assert channels[1] == b"out\n" and status["reason"] == "NonZeroExitCode"
+                found[message.data[0]] += message.data[1:]
+    status = json.loads(found[3])
+    assert found[1] == b"out\n" and status["reason"] == "NonZeroExitCode"
     assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
 
 

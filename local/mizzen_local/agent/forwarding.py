@@ -26,17 +26,11 @@ class _Connection:
     def __init__(self, worker: PodWorker, port: int) -> None:
         self._worker, self._port = worker, port
         self.inward: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._ends: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self._ends is None:
-            self._ends = await asyncio.open_connection(self._worker.ip, self._port)
-        return self._ends
 
     async def carry(self, send: Send) -> str:
         """Until the pod ends it; answers what went wrong, in the kubelet's words."""
         try:
-            reader, writer = await self.open()
+            reader, writer = await asyncio.open_connection(self._worker.ip, self._port)
         except OSError as error:
             pod = meta(self._worker.pod)
             why = f"failed to connect to {self._worker.ip}:{self._port}: {error.strerror or error}"
@@ -136,17 +130,15 @@ async def _over_channels(request: web.Request, worker: PodWorker) -> web.StreamR
 
 
 async def forward_one(request: web.Request, worker: PodWorker, port: int) -> web.StreamResponse:
-    """How the embedded API server asks: one connection as one WebSocket of bare bytes."""
+    """How the embedded API server asks: one connection as one WebSocket of bare bytes, and one text if it fails."""
     connection = _Connection(worker, port)
-    try:
-        await connection.open()
-    except OSError as error:
-        return web.Response(status=502, text=f"pod {meta(worker.pod)['name']}, port {port}: {error.strerror}")
     socket = web.WebSocketResponse(max_msg_size=0)
     await socket.prepare(request)
 
     async def carry() -> None:
-        await connection.carry(socket.send_bytes)
+        problem = await connection.carry(socket.send_bytes)
+        if problem:
+            await socket.send_str(problem)
         await socket.close()
 
     task = asyncio.create_task(_quietly(carry()))

@@ -129,8 +129,11 @@ class Tunnel:
         for data in self._early.pop(stream, []):
             await node.send_bytes(data)
         self._nodes[stream] = node
+        problem = ""
         async for message in node:
             if message.type == aiohttp.WSMsgType.BINARY:
                 await outward(message.data)
+            elif message.type == aiohttp.WSMsgType.TEXT:  # the node's words for what went wrong
+                problem = message.data
         self._nodes.pop(stream, None)
-        return ""
+        return problem
