@@ -1,0 +1,22 @@
+"""Where rows come from: files of any usual format and databases, as typed chunks.
+
+`open_sources` finds them; `RowSource.chunks` reads them once, hashes them on the way and sets bad rows aside.
+"""
+
+from mizzen.data.sources.legacy import RawFile, Table, parse, read
+from mizzen.data.sources.opening import open_sources
+from mizzen.data.sources.rows import CHUNK_ROWS, BadRow, RowSource
+from mizzen.data.sources.types import check_contract, name_of
+
+__all__ = [
+    "CHUNK_ROWS",
+    "BadRow",
+    "RawFile",
+    "RowSource",
+    "Table",
+    "check_contract",
+    "name_of",
+    "open_sources",
+    "parse",
+    "read",
+]
