@@ -6,7 +6,7 @@ from typing import Any
 
 from mizzen_api import KINDS
 from mizzen_api.contract import GROUP, VERSION
-from mizzen_api.meta import ApiModel
+from mizzen_api.meta import MAX_NAME, SERVICE_NAME, ApiModel
 from mizzen_api.structural import Schema, structural_schema
 
 Kind = type[ApiModel]
@@ -54,12 +54,19 @@ def _schema(kind: Any) -> Schema:
         "type": "object",
         "description": kind.__doc__,
         "required": ["spec"],
-        # Children carry the name with a suffix and Services end at 63 characters.
+        # Children carry the name with a suffix, and some are Services: these begin with a letter, have no dots and end
+        # at 63 characters.
         "x-kubernetes-validations": [
             {
-                "rule": "size(self.metadata.name) <= 40",
-                "message": "metadata.name must not be longer than 40 characters: children's names are made from it",
-            }
+                "rule": f"size(self.metadata.name) <= {MAX_NAME}",
+                "message": f"metadata.name must not be longer than {MAX_NAME} characters: "
+                "children's names are made from it",
+            },
+            {
+                "rule": f"self.metadata.name.matches('{SERVICE_NAME}')",
+                "message": "metadata.name must begin with a lower-case letter, end with a letter or a digit and have "
+                "only these and - between: Services are named after it",
+            },
         ],
         "properties": {
             "apiVersion": {"type": "string"},

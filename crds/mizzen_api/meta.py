@@ -10,8 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+SERVICE_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"  # DNS-1035: stricter than what other objects may be named
+# Kubernetes' own quantities, without a sign: nothing asks for less than nothing.
+QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$"
 # Names of children are made from names of resources; Job and Service names end at 63 characters.
 MAX_NAME = 40
+MAX_INT32 = 2**31 - 1  # what the API of Kubernetes takes for seconds and counts; seeds end here too
 
 FreeForm = dict[str, Any]  # becomes an object that keeps unknown fields
 
@@ -98,8 +102,12 @@ class LocalReference(ApiModel):
 class Resources(ApiModel):
     """Compute resources, asked for and limited alike."""
 
-    cpu: str | None = Field(None, description="CPU as a Kubernetes quantity, for example 2 or 500m.", max_length=32)
-    memory: str | None = Field(None, description="Memory as a Kubernetes quantity, for example 4Gi.", max_length=32)
+    cpu: str | None = Field(
+        None, description="CPU as a Kubernetes quantity, for example 2 or 500m.", max_length=32, pattern=QUANTITY
+    )
+    memory: str | None = Field(
+        None, description="Memory as a Kubernetes quantity, for example 4Gi.", max_length=32, pattern=QUANTITY
+    )
 
 
 class RunPolicy(ApiModel):
@@ -110,10 +118,13 @@ class RunPolicy(ApiModel):
         3, description="How often the head is started anew before the job counts as failed.", ge=0, le=100
     )
     active_deadline_seconds: int | None = Field(
-        None, description="Seconds after its start at which a running job is stopped and marked as failed.", ge=1
+        None,
+        description="Seconds after its start at which a running job is stopped and marked as failed.",
+        ge=1,
+        le=MAX_INT32,
     )
     ttl_seconds_after_finished: int | None = Field(
-        None, description="Seconds after its end at which the finished resource is deleted.", ge=0
+        None, description="Seconds after its end at which the finished resource is deleted.", ge=0, le=MAX_INT32
     )
 
 

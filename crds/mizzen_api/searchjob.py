@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from mizzen_api.contract import API_VERSION
 from mizzen_api.meta import (
+    MAX_INT32,
     ApiModel,
     FreeForm,
     LocalReference,
@@ -21,6 +22,8 @@ from mizzen_api.meta import (
     ready_columns,
     rules,
 )
+
+MAX_BOUND = 1e15  # whole numbers up to here are exact as floats
 
 
 class Objective(ApiModel):
@@ -35,7 +38,10 @@ class Parameter(ApiModel):
     """One dimension of the space: a list of values, or a range."""
 
     model_config = rules(
-        ("has(self.values) != (has(self.min) && has(self.max))", "set either values, or both min and max"),
+        (
+            "has(self.min) == has(self.max) && has(self.values) != has(self.min)",
+            "set either values, or both min and max",
+        ),
         ("!(has(self.min) && has(self.max)) || self.min <= self.max", "min must not be above max"),
         (
             "!has(self.scale) || self.scale != 'log' || !has(self.min) || self.min > 0.0",
@@ -44,15 +50,10 @@ class Parameter(ApiModel):
     )
 
     name: str = Field(description="A field of the model's configuration, or lr.", min_length=1, max_length=64)
-    values: list[Any] | None = Field(
-        None,
-        description="Numbers or strings to choose from.",
-        min_length=1,
-        max_length=256,
-        json_schema_extra={"items": {"x-kubernetes-preserve-unknown-fields": True}},
-    )
-    min: float | None = Field(None, description="Lower end of the range, included.")
-    max: float | None = Field(None, description="Upper end of the range, included.")
+    # CEL sees only what has a type, and no structural schema says "number or string".
+    values: list[float] | None = Field(None, description="Numbers to choose from.", min_length=1, max_length=256)
+    min: float | None = Field(None, description="Lower end of the range, included.", ge=-MAX_BOUND, le=MAX_BOUND)
+    max: float | None = Field(None, description="Upper end of the range, included.", ge=-MAX_BOUND, le=MAX_BOUND)
     scale: Literal["linear", "log"] = Field("linear", description="How the range is sampled.")
     integer: bool = Field(False, description="Only whole numbers of the range.")
 
@@ -61,15 +62,15 @@ class Algorithm(ApiModel):
     """How the next trial is chosen."""
 
     name: Literal["random", "tpe"] = Field("tpe", description="random, or tpe (tree-structured Parzen estimator).")
-    seed: int = Field(7, description="Seed of the choices.", ge=0)
+    seed: int = Field(7, description="Seed of the choices.", ge=0, le=MAX_INT32)
 
 
 class EarlyStopping(ApiModel):
     """When a trial that does badly makes room for another."""
 
     name: Literal["asha"] = Field("asha", description="Asynchronous successive halving.")
-    grace_period: int = Field(1, description="Epochs that every trial gets.", ge=1)
-    reduction_factor: int = Field(3, description="One in so many trials goes on at each rung.", ge=2)
+    grace_period: int = Field(1, description="Epochs that every trial gets.", ge=1, le=10000)
+    reduction_factor: int = Field(3, description="One in so many trials goes on at each rung.", ge=2, le=1000)
 
 
 class SearchJobSpec(ApiModel):
@@ -84,12 +85,24 @@ class SearchJobSpec(ApiModel):
     dataset_ref: LocalReference = Field(description="The Dataset to search on.")
     task: Literal["text-classification"] = Field("text-classification", description="Picks the family of models.")
     objective: Objective = Field(Objective(), description="What to optimise.")
-    parameters: list[Parameter] = Field(description="The space.", min_length=1, max_length=64)
+    parameters: list[Parameter] = Field(
+        description="The space.",
+        min_length=1,
+        max_length=64,
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "self.all(p, self.exists_one(q, q.name == p.name))",
+                    "message": "two parameters have the same name: give all their values to one",
+                }
+            ]
+        },
+    )
     algorithm: Algorithm = Field(Algorithm(), description="How trials are chosen.")
     early_stopping: EarlyStopping | None = Field(None, description="When bad trials end early; left out: never.")
     max_trial_count: int = Field(10, description="Trials in all.", ge=1, le=100000)
     parallel_trial_count: int = Field(1, description="Trials at the same time.", ge=1, le=1000)
-    max_failed_trial_count: int = Field(3, description="Failed trials at which the search gives up.", ge=0)
+    max_failed_trial_count: int = Field(3, description="Failed trials at which the search gives up.", ge=0, le=100000)
     epochs: int = Field(3, description="Epochs of a trial that is not stopped early.", ge=1, le=10000)
     train_fraction: float = Field(1.0, description="Part of the train split that trials see.", gt=0, le=1)
     resources_per_trial: Resources = Field(Resources(cpu="1", memory="2Gi"), description="Compute of each trial.")

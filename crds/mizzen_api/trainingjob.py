@@ -9,6 +9,7 @@ from pydantic import Field
 
 from mizzen_api.contract import API_VERSION
 from mizzen_api.meta import (
+    MAX_INT32,
     ApiModel,
     FreeForm,
     LocalReference,
@@ -46,7 +47,7 @@ class Trainer(ApiModel):
     learning_rate: float | None = Field(None, description="Peak learning rate; wins over the model's lr.", gt=0)
     weight_decay: float = Field(0.01, description="Decoupled weight decay of AdamW.", ge=0)
     gradient_accumulation_steps: int = Field(1, description="Micro-batches in one optimizer step.", ge=1, le=4096)
-    seed: int = Field(7, description="Seed of initial weights and of the order of rows.", ge=0)
+    seed: int = Field(7, description="Seed of initial weights and of the order of rows.", ge=0, le=MAX_INT32)
 
 
 class Scaling(ApiModel):
@@ -62,7 +63,7 @@ class Scaling(ApiModel):
 class Checkpoint(ApiModel):
     """How much a lost head may cost."""
 
-    every_steps: int = Field(100, description="Optimizer steps between durable checkpoints.", ge=1)
+    every_steps: int = Field(100, description="Optimizer steps between durable checkpoints.", ge=1, le=MAX_INT32)
     keep: int = Field(2, description="Newest checkpoints to keep.", ge=1, le=100)
 
 
@@ -78,6 +79,22 @@ class Gate(ApiModel):
 
 class Register(ApiModel):
     """Where the trained model goes."""
+
+    # MLflow would say so only once the model is trained; `@` and `'` would break URIs and its search.
+    model_config = rules(
+        (
+            r"""self.name.matches("^[^/:@'.\\s][^/:@']*$")""",
+            "name must not contain / : @ or ', nor begin with a dot or a blank: the model registry refuses it",
+        ),
+        (
+            '!has(self.alias) || self.alias.matches("^[A-Za-z0-9_-]+$")',
+            "alias must be made of letters, digits, - and _",
+        ),
+        (
+            '!has(self.alias) || !self.alias.matches("^([lL][aA][tT][eE][sS][tT]|[vV][0-9]+)$")',
+            "alias must not be latest or v with a number: the model registry keeps these for itself",
+        ),
+    )
 
     name: str = Field(description="Registered model of MLflow.", min_length=1, max_length=128)
     alias: str | None = Field(None, description="Alias to move to the new version.", max_length=64)

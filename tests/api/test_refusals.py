@@ -1,0 +1,135 @@
+"""What the API server refuses, with a word on the mend, before anything runs on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mizzen_api import KINDS
+from mizzen_api.crd import manifest
+from mizzen_local.api import cel, schema, validation
+from mizzen_local.api.status import Cause
+
+TRAINING = {"datasetRef": {"name": "d"}, "model": {"name": "text-bag"}, "register": {"name": "m"}}
+SEARCH = {"datasetRef": {"name": "d"}, "parameters": [{"name": "lr", "values": [0.1]}]}
+SERVICE = {"predictor": {"model": {"uri": "models:/m/1"}}}
+SPECS = {"TrainingJob": TRAINING, "SearchJob": SEARCH, "ModelService": SERVICE}
+
+
+def refusals(kind: str, spec: dict[str, Any], name: str = "ok") -> str:
+    """Every complaint about an object of this kind, one a line; empty where it is taken."""
+    crd = manifest(next(k for k in KINDS if kind == k.KIND))
+    node = schema.Node(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], False)
+    obj = {"apiVersion": "mizzen.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+    schema.default(node, obj)
+    causes: list[Cause] = []
+    validation.validate(node, obj, "", causes)
+    if not causes:
+        cel.check(node, obj, None, "", causes)
+    return "\n".join(f"{cause.field}: {cause.message}" for cause in causes)
+
+
+def searched(*parameters: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    return {**SEARCH, "parameters": list(parameters), **spec}
+
+
+def registered(**register: Any) -> dict[str, Any]:
+    return {**TRAINING, "register": {"name": "m", **register}}
+
+
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("name", ["a", "tweets", "a-1", "a" * 40])
+def test_names_that_services_can_bear_are_taken(kind: str, name: str) -> None:
+    assert refusals(kind, SPECS[kind], name) == ""
+
+
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("name", ["t.9", "m.dot", "5m"])
+def test_names_that_services_cannot_bear_are_refused(kind: str, name: str) -> None:
+    assert "must begin with a lower-case letter" in refusals(kind, SPECS[kind], name)
+
+
+def test_names_leave_room_for_those_of_children() -> None:
+    assert "must not be longer than 40 characters" in refusals("TrainingJob", TRAINING, "a" * 41)
+
+
+@pytest.mark.parametrize("quantity", ["0", "2", "500m", "1.5", ".5", "1e3", "2E-1", "4Gi", "100M"])
+def test_quantities(quantity: str) -> None:
+    for field in ("cpu", "memory"):
+        assert refusals("SearchJob", {**SEARCH, "resourcesPerTrial": {field: quantity}}) == ""
+
+
+@pytest.mark.parametrize("quantity", ["-1", "lots", "", "1 Gi", "4GiB", "1,5", "Gi", "0x10", "1.2.3"])
+def test_what_is_no_quantity_is_refused(quantity: str) -> None:
+    for field in ("cpu", "memory"):
+        said = refusals("SearchJob", {**SEARCH, "resourcesPerTrial": {field: quantity}})
+        assert f"spec.resourcesPerTrial.{field}" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "path"),
+    [
+        ("TrainingJob", {**TRAINING, "trainer": {"seed": 2**31}}, "spec.trainer.seed"),
+        ("TrainingJob", {**TRAINING, "checkpoint": {"everySteps": 2**31}}, "spec.checkpoint.everySteps"),
+        ("TrainingJob", {**TRAINING, "runPolicy": {"activeDeadlineSeconds": 2**31}}, "activeDeadlineSeconds"),
+        ("TrainingJob", {**TRAINING, "runPolicy": {"ttlSecondsAfterFinished": 2**31}}, "ttlSecondsAfterFinished"),
+        ("SearchJob", {**SEARCH, "algorithm": {"seed": 2**31}}, "spec.algorithm.seed"),
+        ("SearchJob", {**SEARCH, "maxFailedTrialCount": 100001}, "spec.maxFailedTrialCount"),
+        ("SearchJob", {**SEARCH, "earlyStopping": {"gracePeriod": 10001}}, "spec.earlyStopping.gracePeriod"),
+        ("SearchJob", {**SEARCH, "earlyStopping": {"reductionFactor": 1001}}, "spec.earlyStopping.reductionFactor"),
+        ("SearchJob", searched({"name": "a", "min": 0, "max": 1e16}), "spec.parameters[0].max"),
+    ],
+)
+def test_numbers_have_an_upper_end(kind: str, spec: dict[str, Any], path: str) -> None:
+    assert path in refusals(kind, spec)
+
+
+def test_every_whole_number_of_a_spec_has_an_upper_end() -> None:
+    def whole(node: dict[str, Any], path: str) -> list[str]:
+        found = [path] if node.get("type") == "integer" and "maximum" not in node else []
+        for name, below in node.get("properties", {}).items():
+            found += whole(below, f"{path}.{name}")
+        return found + (whole(node["items"], f"{path}[]") if "items" in node else [])
+
+    for kind in KINDS:
+        if kind.KIND in SPECS:
+            root = manifest(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+            assert whole(root["properties"]["spec"], "spec") == [], kind.KIND
+
+
+@pytest.mark.parametrize("name", ["tweets", "Tweets 2", "a.b", "stimmung-ü"])
+def test_names_of_registered_models(name: str) -> None:
+    assert refusals("TrainingJob", registered(name=name, alias="champion_2")) == ""
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", "a@b", "it's", ".", "..", " a"])
+def test_names_that_the_registry_refuses(name: str) -> None:
+    assert "name must not contain / : @ or '" in refusals("TrainingJob", registered(name=name))
+
+
+@pytest.mark.parametrize("alias", ["latest", "Latest", "v1", "V22"])
+def test_aliases_that_the_registry_keeps_for_itself(alias: str) -> None:
+    assert "alias must not be latest or v with a number" in refusals("TrainingJob", registered(alias=alias))
+
+
+@pytest.mark.parametrize("alias", ["", "a b", "a.b", "a/b"])
+def test_aliases_are_made_of_letters_and_digits(alias: str) -> None:
+    assert "alias must be made of letters, digits, - and _" in refusals("TrainingJob", registered(alias=alias))
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, None, [2], "x", True])
+def test_values_of_a_parameter_are_numbers(value: Any) -> None:
+    assert "spec.parameters[0].values[0]" in refusals("SearchJob", searched({"name": "lr", "values": [value]}))
+
+
+@pytest.mark.parametrize(
+    "space", [{}, {"min": 1}, {"max": 1}, {"values": [1], "min": 1}, {"values": [1], "min": 1, "max": 2}]
+)
+def test_a_parameter_has_values_or_a_range(space: dict[str, Any]) -> None:
+    assert "set either values, or both min and max" in refusals("SearchJob", searched({"name": "lr", **space}))
+
+
+def test_a_parameter_is_named_once() -> None:
+    twice = searched({"name": "lr", "values": [1]}, {"name": "x", "values": [1]}, {"name": "lr", "min": 1, "max": 2})
+    assert "two parameters have the same name" in refusals("SearchJob", twice)
