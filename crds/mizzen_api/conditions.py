@@ -6,6 +6,7 @@ from enum import StrEnum
 class ConditionType(StrEnum):
     READY = "Ready"  # Dataset, ModelService: it can be used
     SUCCEEDED = "Succeeded"  # SearchJob, TrainingJob: Unknown while it runs, then True or False
+    REFRESHED = "Refreshed"  # Dataset: the last scheduled reading; Unknown while it runs
     PROGRESSING = "Progressing"  # ModelService: a roll-out is under way
 
 
@@ -31,6 +32,10 @@ class Reason(StrEnum):
     SOURCE_MALFORMED = "SourceMalformed"
     COLUMN_MISSING = "ColumnMissing"
     EXPECTATION_FAILED = "ExpectationFailed"
+    SCHEMA_BROKEN = "SchemaBroken"
+    DRIFTED = "Drifted"
+    REFRESHING = "Refreshing"
+    UNCHANGED = "Unchanged"
     # SearchJob, TrainingJob
     INVALID_PARAMETERS = "InvalidParameters"
     TRIALS_FAILED = "TrialsFailed"
@@ -57,6 +62,8 @@ USER_ERRORS = frozenset(
         Reason.SOURCE_MALFORMED,
         Reason.COLUMN_MISSING,
         Reason.EXPECTATION_FAILED,
+        Reason.SCHEMA_BROKEN,
+        Reason.DRIFTED,
         Reason.INVALID_PARAMETERS,
         Reason.GATE_FAILED,
         Reason.TRIALS_FAILED,

@@ -62,6 +62,7 @@ CONFIG_DIR = "/etc/mizzen"
 CONFIG_FILE = "config.json"
 RAY_TOKEN_DIR = "/etc/mizzen-ray"  # noqa: S105 (a path)
 RAY_TOKEN_FILE = "token"  # noqa: S105 (a path)
+SECRETS_DIR = "/etc/mizzen-secrets"  # SECRET/KEY below it
 ARTIFACTS_DIR = "/artifacts"
 ARTIFACTS_CLAIM = "mizzen-artifacts"
 TERMINATION_LOG = "/dev/termination-log"

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mizzen_api.conditions import USER_ERRORS, Reason
 from mizzen_api.contract import TERMINATION_LOG_LIMIT
-from mizzen_api.dataset import DatasetSpec
+from mizzen_api.dataset import DatasetSpec, DriftStatus, ExpectationCounts
 from mizzen_api.meta import ApiModel, FreeForm
 from mizzen_api.searchjob import SearchJobSpec, Trial, TrialCounts
 from mizzen_api.trainingjob import ModelVersion, TrainerStatus, TrainingJobSpec
@@ -21,6 +21,13 @@ class ResolvedDataset(ApiModel):
     uri: str
     fingerprint: str
     version: int = 1
+
+
+class DriftReference(ApiModel):
+    """The version that a new one is compared with, and whose schema it must keep."""
+
+    uri: str
+    name: str
 
 
 class ResolvedModel(ApiModel):
@@ -51,19 +58,26 @@ class WorkloadConfig(ApiModel):
     dataset_spec: DatasetSpec | None = None
     search_spec: SearchJobSpec | None = None
     training_spec: TrainingJobSpec | None = None
+    previous: DriftReference | None = None  # the Dataset's own newest version: its schema is a contract
+    reference: DriftReference | None = None  # what drift is measured against
     dataset: ResolvedDataset | None = None
     model: ResolvedModel | None = None
     ray: RayCluster | None = None
 
 
 class DatasetReport(ApiModel):
-    """What a materialisation found and made; the last four only once it is published."""
+    """What a materialisation found and made; fingerprint, uri and classes only once it is published."""
 
     progress_percentage: int = 0
     rows: int = 0
     fingerprint: str | None = None
     uri: str | None = None
     classes: list[str] = Field(default_factory=list)
+    bad_rows: int = 0
+    dropped_rows: int = 0
+    rows_per_second: float | None = None
+    expectations: ExpectationCounts | None = None
+    drift: DriftStatus | None = None
 
 
 class SearchReport(ApiModel):

@@ -7,9 +7,9 @@ from mizzen_api.contract import PORT_RAY_GCS
 _INFIX = {"SearchJob": "search", "TrainingJob": "train"}
 
 
-def materialize(dataset: str, generation: int) -> str:
-    """Job and ConfigMap of one generation of a Dataset."""
-    return f"{dataset}-data-{generation}"
+def materialize(dataset: str, generation: int, run: int = 0) -> str:
+    """Job and ConfigMap of one reading: the first of a generation, or the one of that number on schedule."""
+    return f"{dataset}-data-{generation}" + (f"-{run}" if run else "")
 
 
 def config(kind: str, name: str) -> str:

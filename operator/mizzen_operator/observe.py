@@ -14,6 +14,7 @@ from mizzen_operator.children.httproute import API_VERSION as ROUTE_API
 from mizzen_operator.interfaces import Cluster, Registry, Workloads
 from mizzen_operator.observed import GatewayView, ModelAnswer, Observed, PodView, RouteView, Traffic
 from mizzen_operator.plan import Key, Manifest, Memory, RayJob, Ref, Resource
+from mizzen_operator.planners.dataset import reference_name
 from mizzen_operator.settings import Settings
 
 MODELS: dict[str, type[Dataset] | type[SearchJob] | type[TrainingJob] | type[ModelService]] = {
@@ -52,12 +53,21 @@ class Observer:
         pods = await self._pods(dataset)
         configs = await self._children(dataset, "v1", "ConfigMap")
         return Observed(
+            dataset=await self._reference(dataset),
             jobs=tuple(map(views.job, jobs)),
             pods=pods,
             configs=tuple(map(Ref.of, configs)),
             progress=await self._progress(pods, ROLE_MATERIALIZE),
             has_claim=await self._claim(dataset.metadata.namespace),
         )
+
+    async def _reference(self, dataset: Dataset) -> Dataset | None:
+        """The other Dataset that drift is measured against, where one is named."""
+        name = reference_name(dataset)
+        if name is None:
+            return None
+        found = await self.resource(Key("Dataset", dataset.metadata.namespace, name))
+        return found if isinstance(found, Dataset) else None
 
     async def _ray_job(self, job: RayJob) -> Observed:
         meta = job.metadata

@@ -195,8 +195,8 @@ def ending(observed: Observed, role: str, message: str = "", **fields: Any) -> O
     return replace(observed, jobs=jobs, pods=pods, progress=None)
 
 
-def materializing(dataset: Dataset) -> Observed:
-    name = names.materialize(dataset.metadata.name, dataset.metadata.generation)
+def materializing(dataset: Dataset, run: int = 0) -> Observed:
+    name = names.materialize(dataset.metadata.name, dataset.metadata.generation, run)
     job = JobView(ref("Job", name), ROLE_MATERIALIZE)
     return Observed(jobs=(job,), pods=(pod(ROLE_MATERIALIZE, job),), configs=(ref("ConfigMap", name),), has_claim=True)
 

@@ -128,3 +128,96 @@ def test_the_transition_time_moves_with_the_status_only():
     third = decide(after(mds, second), done, later(20))
     assert third.status.condition(READY).last_transition_time == later(20)
     assert [event.reason for event in third.events] == ["Materialized"]
+
+
+def ready(**spec):
+    """A Dataset with version 1, and what was observed then."""
+    mds = edited(dataset(), **spec)
+    observed = ending(materializing(mds), ROLE_MATERIALIZE, report(), complete=True)
+    return after(mds, decide(mds, observed)), observed
+
+
+HOURLY = {"refresh": {"schedule": "0 * * * *"}}
+
+
+def test_a_schedule_reads_again_and_stays_ready_meanwhile():
+    mds, observed = ready(**HOURLY)
+    plan = decide(mds, observed, NOW)
+    due = plan.status.next_refresh_time
+    assert due > NOW
+    assert (due.minute, due.second) == (0, 0)
+    assert plan.look_again <= 3600
+    mds = after(mds, plan)
+    assert decide(mds, observed, NOW).status is None
+    plan = decide(mds, observed, due)
+    generation = mds.metadata.generation
+    assert child(plan, "Job", f"tweets-data-{generation}-1")
+    assert {ref.name for ref in plan.delete} == {f"tweets-data-{generation}"}
+    assert said(plan, ConditionType.REFRESHED)[:2] == ("Unknown", "Refreshing")
+    mds = after(mds, plan)
+    assert mds.status.condition(READY).status == "True"
+    assert mds.status.last_refresh_time == due
+    assert mds.status.next_refresh_time is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "version", "refreshed"),
+    [
+        (report("sha256:cc"), 2, ("True", "Materialized")),
+        (report("sha256:bb"), 1, ("True", "Unchanged")),
+        (failed(Reason.SCHEMA_BROKEN, "the column 'x' vanished"), 1, ("False", "SchemaBroken")),
+    ],
+)
+def test_a_refresh_ends_in_its_own_condition(outcome, version, refreshed):
+    mds, observed = ready(**HOURLY)
+    mds = after(mds, decide(mds, observed, NOW))
+    due = mds.status.next_refresh_time
+    mds = after(mds, decide(mds, observed, due))
+    run = materializing(mds, run=1)
+    ended = ending(run, ROLE_MATERIALIZE, outcome, complete=refreshed[0] == "True", failed=refreshed[0] == "False")
+    plan = decide(mds, ended, due)
+    assert said(plan, ConditionType.REFRESHED)[:2] == refreshed
+    assert plan.status.version == version
+    assert plan.status.condition(READY).status == "True"
+    mds = after(mds, plan)
+    assert decide(mds, ended, due).status.next_refresh_time > due, "and the next one is worked out"
+
+
+def test_a_schedule_that_names_no_time_says_so():
+    mds, observed = ready(refresh={"schedule": "61 * * * *"})
+    plan = decide(mds, observed, NOW)
+    assert said(plan, ConditionType.REFRESHED)[:2] == ("False", "InvalidParameters")
+    assert "61 * * * *" in said(plan, ConditionType.REFRESHED)[2]
+    mds, observed = ready(refresh={"schedule": "@daily", "timeZone": "Mars/Olympus"})
+    assert "not a time zone" in said(decide(mds, observed, NOW), ConditionType.REFRESHED)[2]
+
+
+def test_suspend_ends_what_runs_and_keeps_what_is():
+    mds = edited(dataset(), suspend=True)
+    plan = decide(mds, materializing(mds))
+    assert said(plan, READY)[:2] == ("False", "Suspended")
+    assert {ref.kind for ref in plan.delete} == {"Job", "ConfigMap"}
+    assert not plan.apply
+    mds = edited(after(mds, plan), suspend=False)
+    assert said(decide(mds, Observed()), READY)[:2] == ("False", "Materializing")
+
+
+def test_a_reference_that_is_not_there_is_waited_for():
+    mds = edited(dataset(), drift={"reference": "dataset", "datasetRef": {"name": "golden"}})
+    plan = decide(mds, Observed())
+    assert said(plan, READY)[:2] == ("False", "Pending")
+    assert "'golden'" in said(plan, READY)[2]
+    golden, _ = ready()
+    plan = decide(after(mds, plan), Observed(dataset=golden))
+    assert said(plan, READY)[:2] == ("False", "Materializing")
+
+
+def test_secrets_are_mounted_as_files_and_jobs_may_vanish():
+    sql = {"query": "select 1", "secretRef": {"name": "warehouse", "key": "dsn"}}
+    mds = edited(dataset(), sources=[{"sql": sql}], ttlSecondsAfterFinished=60)
+    job = child(decide(mds, Observed()), "Job", f"tweets-data-{mds.metadata.generation}")
+    assert job["spec"]["ttlSecondsAfterFinished"] == 60
+    pod_spec = job["spec"]["template"]["spec"]
+    mounts = [mount["mountPath"] for mount in pod_spec["containers"][0]["volumeMounts"]]
+    assert "/etc/mizzen-secrets/warehouse/dsn" in mounts
+    assert "secretKeyRef" not in str(pod_spec), "secrets are files, never environment"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mizzen_api import Dataset, contract
+from mizzen_api.dataset_sources import SecretKey
 from mizzen_api.meta import Resources
 from mizzen_operator import names
 from mizzen_operator.children.meta import labels, metadata
@@ -17,20 +18,27 @@ HEAD_LIMITS = Resources(cpu="1", memory="2Gi")
 WORKERS_BACKOFF_LIMIT = 1_000_000
 
 
-def materialize_job(dataset: Dataset, settings: Settings) -> Manifest:
-    """One Job for each generation of the spec; its version of the data is immutable."""
-    name = names.materialize(dataset.metadata.name, dataset.metadata.generation)
+def materialize_job(dataset: Dataset, run: int, settings: Settings) -> Manifest:
+    """One Job for each reading of the sources; its version of the data is immutable."""
+    name = names.materialize(dataset.metadata.name, dataset.metadata.generation, run)
     workload = Workload(
         command=("mizzen", "data", "materialize"),
         requests=dataset.spec.resources,
         limits=dataset.spec.resources,
         config=name,
         artifacts=True,
+        secrets=tuple(sorted({(ref.name, ref.key) for ref in _secrets(dataset)})),
     )
     annotations = {contract.ANNOTATION_GENERATION: str(dataset.metadata.generation)}
     job = _job(dataset, name, contract.ROLE_MATERIALIZE, workload, annotations, settings)
     job["spec"] |= {"backoffLimit": dataset.spec.backoff_limit, "podFailurePolicy": _failure_policy()}
+    if dataset.spec.ttl_seconds_after_finished is not None:
+        job["spec"]["ttlSecondsAfterFinished"] = dataset.spec.ttl_seconds_after_finished
     return job
+
+
+def _secrets(dataset: Dataset) -> list[SecretKey]:
+    return [source.sql.secret_ref for source in dataset.spec.sources if source.sql is not None]
 
 
 def head_job(job: RayJob, config_hash: str, settings: Settings) -> Manifest:

@@ -25,6 +25,7 @@ class Workload:
     config: str = ""  # ConfigMap
     token: str = ""  # Secret of the Ray cluster; makes it a Ray pod
     artifacts: bool = False
+    secrets: tuple[tuple[str, str], ...] = ()  # (Secret, key) that it reads as files
     port: int | None = None
     probes: Manifest = field(default_factory=dict)
     grace_seconds: int = 30
@@ -105,6 +106,11 @@ def _mounts(workload: Workload, settings: Settings) -> list[tuple[Manifest, Mani
         # Ray's object store is shared memory; the 64 MiB that a container gets by default do not do.
         memory = {"name": "shm", "emptyDir": {"medium": "Memory"}}
         pairs.append((memory, {"name": "shm", "mountPath": "/dev/shm"}))  # noqa: S108
+    for number, (name, key) in enumerate(workload.secrets):
+        items = [{"key": key, "path": key}]
+        volume = {"name": f"secret-{number}", "secret": {"secretName": name, "items": items, "defaultMode": 0o440}}
+        path = f"{contract.SECRETS_DIR}/{name}/{key}"
+        pairs.append((volume, {"name": f"secret-{number}", "mountPath": path, "subPath": key, "readOnly": True}))
     if workload.artifacts and settings.uses_claim:
         volume = {"name": "artifacts", "persistentVolumeClaim": {"claimName": contract.ARTIFACTS_CLAIM}}
         pairs.append((volume, {"name": "artifacts", "mountPath": contract.ARTIFACTS_DIR}))

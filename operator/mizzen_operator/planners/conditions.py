@@ -20,6 +20,8 @@ _WORRYING = frozenset(Reason) - {
     Reason.SUCCEEDED,
     Reason.MATERIALIZING,
     Reason.MATERIALIZED,
+    Reason.REFRESHING,
+    Reason.UNCHANGED,
     Reason.GOAL_REACHED,
     Reason.DEPLOYING,
     Reason.AVAILABLE,

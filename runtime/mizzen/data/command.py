@@ -2,29 +2,69 @@
 
 from __future__ import annotations
 
-from mizzen.data.materialize import materialize
+import time
+from pathlib import Path
+
+from mizzen.data.materialize import Request, Version, make
+from mizzen.errors import SystemError_
 from mizzen.workload.progress import ProgressBoard
 from mizzen_api import contract
+from mizzen_api.conditions import Reason
+from mizzen_api.dataset import DatasetSpec
 from mizzen_api.workload import DatasetReport, WorkloadConfig
 
 
 def run(config: WorkloadConfig, board: ProgressBoard) -> str:
     """Materialise what the configuration describes."""
     assert config.dataset_spec is not None, "the operator sets datasetSpec for a Dataset"
+    began = time.monotonic()
 
     def on_progress(percentage: int, rows: int) -> None:
-        board.update(dataset=DatasetReport(progress_percentage=percentage, rows=rows))
+        rate = rows / max(1e-3, time.monotonic() - began)
+        board.update(dataset=DatasetReport(progress_percentage=percentage, rows=rows, rows_per_second=rate))
         board.gauge(contract.METRIC_DATASET_ROWS, rows)
 
-    version = materialize(config.dataset_spec, config.artifacts_uri, config.namespace, config.name, on_progress)
-    board.update(
-        dataset=DatasetReport(
-            progress_percentage=100,
-            rows=version.rows,
-            fingerprint=version.fingerprint,
-            uri=version.uri,
-            classes=list(version.classes),
-        )
+    request = Request(
+        config.dataset_spec,
+        config.artifacts_uri,
+        config.namespace,
+        config.name,
+        secrets=read_secrets(config.dataset_spec),
+        previous=config.previous.uri if config.previous else None,
+        reference=config.reference.uri if config.reference else None,
     )
+    version = make(request, on_progress)
+    board.update(dataset=report_of(version, version.rows / max(1e-3, time.monotonic() - began)))
     verb = "reused" if version.reused else "materialised"
     return f"{verb} {version.rows} rows as {version.fingerprint[:19]}…"
+
+
+def report_of(version: Version, rows_per_second: float) -> DatasetReport:
+    return DatasetReport(
+        progress_percentage=100,
+        rows=version.rows,
+        fingerprint=version.fingerprint,
+        uri=version.uri,
+        classes=list(version.classes),
+        bad_rows=version.bad_rows,
+        dropped_rows=version.dropped_rows,
+        rows_per_second=rows_per_second,
+        expectations=version.expectations,
+        drift=version.drift,
+    )
+
+
+def read_secrets(spec: DatasetSpec, folder: Path = Path(contract.SECRETS_DIR)) -> dict[str, str]:
+    """The values that sources ask for, by the Secret's name; the operator mounts them as files."""
+    found = {}
+    for source in spec.sources:
+        if source.sql is None:
+            continue
+        reference = source.sql.secret_ref
+        file = folder / reference.name / reference.key
+        try:
+            found[reference.name] = file.read_text().strip()
+        except OSError as error:
+            message = f"the key {reference.key!r} of Secret {reference.name!r} is not mounted: {error.strerror}"
+            raise SystemError_(message, Reason.SOURCE_UNREADABLE) from error
+    return found

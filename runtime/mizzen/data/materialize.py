@@ -5,20 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import polars
+import tokenizers
 
-import mizzen
+from mizzen.data import making, papers, store
 from mizzen.data import pipeline as pipelines
-from mizzen.data import profile as profiles
-from mizzen.data import sources, split, store
+from mizzen.data.making import LocalRunner, Making, PartWriters, RowSource, Runner
+from mizzen.data.papers import REJECTED
+from mizzen.data.pipeline import dtype_text
+from mizzen.data.spool import Spool
+from mizzen.data.steps.catalog import texts_of_spec
 from mizzen.errors import UserError
 from mizzen_api import contract
 from mizzen_api.conditions import Reason
-from mizzen_api.dataset import DatasetSpec
+from mizzen_api.dataset import DatasetSpec, DriftStatus, ExpectationCounts
+
+if TYPE_CHECKING:
+    from mizzen.data.drift import DriftReport
 
 log = logging.getLogger(__name__)
 
@@ -34,115 +43,208 @@ class Version:
     rows: int
     classes: tuple[str, ...]
     reused: bool
+    bad_rows: int = 0
+    dropped_rows: int = 0
+    expectations: ExpectationCounts | None = None
+    drift: DriftStatus | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to make, and what it is held against."""
+
+    spec: DatasetSpec
+    artifacts_uri: str
+    namespace: str
+    name: str
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    previous: str | None = None  # URI of the version whose schema this one must keep
+    reference: str | None = None  # URI of the version that drift is measured against
+    source: RowSource | None = None  # instead of spec.sources
+
+    @property
+    def home(self) -> Path:
+        return store.dataset_folder(self.artifacts_uri, self.namespace, self.name)
 
 
 def materialize(
     spec: DatasetSpec, artifacts_uri: str, namespace: str, name: str, on_progress: OnProgress = lambda *_: None
 ) -> Version:
+    """As `make`, for the plain case."""
+    return make(Request(spec, artifacts_uri, namespace, name), on_progress)
+
+
+def make(
+    request: Request,
+    on_progress: OnProgress = lambda *_: None,
+    runner: Runner | None = None,
+    now: datetime | None = None,
+) -> Version:
     """Make the version, or find it: the same bytes, spec and code give the same fingerprint, and then no work is done.
 
-    UserError where a source cannot be used; nothing is published then.
+    UserError where a source, an expectation or a step cannot be met; nothing is published then.
     """
-    raw = [sources.read(source.uri) for source in spec.sources]
-    fingerprint = fingerprint_of(spec, raw)
-    folder = store.version_folder(artifacts_uri, namespace, name, fingerprint)
-    if store.is_published(folder):
-        log.info("%s is there already", folder)
-        return _describe(folder, reused=True)
-    step = pipelines.the_tokenize_step(spec.transforms)
-    tables = []
-    for number, file in enumerate(raw, start=1):
-        tables.append(sources.parse(file, spec.target, [step.column]))
-        on_progress(round(30 * number / len(raw)), sum(table.frame.height for table in tables))
-    texts = [text or "" for table in tables for text in table.frame[step.column].to_list()]
-    labels = [label.strip() for table in tables for label in table.frame[spec.target].to_list()]
-    classes = sorted(set(labels))
-    if len(classes) < 2:
-        raise UserError(
-            Reason.SOURCE_MALFORMED,
-            f"the target column {spec.target!r} holds only the value {classes[0]!r}: classification needs two or more",
-        )
-    assigned = split.assign(texts, labels, spec.split)
-    train = [text for text, part in zip(texts, assigned, strict=True) if part == contract.SPLITS[0]]
-    fitted = pipelines.fit(step, train, spec.target, classes)
-    on_progress(60, len(texts))
-    rows = _rows(assigned, spec.split.seed)
-    parts = _parts(fitted, texts, labels, rows)
-    raw_texts = {name: [texts[row] for row in chosen] for name, chosen in rows.items()}
-    on_progress(90, len(texts))
-    with store.Publication(folder) as draft:
-        for split_name, part in parts.items():
-            store.write_part(draft, split_name, part, {step.column: raw_texts[split_name]})
-        _write(draft, fitted, parts, spec, fingerprint, [table.undecodable for table in tables])
-    on_progress(100, len(texts))
-    return _describe(folder, reused=False)
+    spec = request.spec
+    source = request.source or _open(request)
+    shape = shape_of(spec)
+    known = store.Known(request.home)
+    identity = source.identity()
+    remembered = known.get(identity + shape) if identity else None
+    if remembered is not None:
+        log.info("the sources are as they were: %s", remembered)
+        return _reuse(request, remembered)
+    with store.scratch(request.home) as folder, Spool(folder) as spool:
+        made = making.ingest(spec, source, spool, lambda rows: on_progress(_share(rows), rows), folder / REJECTED)
+        fingerprint = f"sha256:{hashlib.sha256((shape + source.digest()).encode()).hexdigest()}"
+        if store.is_published(request.home / fingerprint.removeprefix("sha256:")):
+            log.info("%s is there already", fingerprint)
+            found = _reuse(request, fingerprint)
+        else:
+            found = _publish(request, made, source, fingerprint, on_progress, runner or LocalRunner(), folder, now)
+    if identity:
+        known.put(identity + shape, fingerprint)
+    store.prune(request.home, spec.keep, fingerprint)
+    return found
 
 
-def fingerprint_of(spec: DatasetSpec, raw: list[sources.RawFile]) -> str:
-    """sha256 over the sources' bytes, the part of the spec that shapes the data, and the pipeline's format."""
-    digest = hashlib.sha256()
-    shape = spec.model_dump(mode="json", by_alias=True, include={"transforms", "target", "split"})
-    digest.update(json.dumps({"format": pipelines.FORMAT, "spec": shape}, sort_keys=True).encode())
-    for file in raw:
-        digest.update(hashlib.sha256(file.content).digest())
-    return f"sha256:{digest.hexdigest()}"
+def _open(request: Request) -> RowSource:
+    from mizzen.data.sources import open_sources
+
+    spec = request.spec
+    found: RowSource = open_sources(
+        spec.sources,
+        text_columns=texts_of_spec(spec.transforms),
+        schema=spec.column_types,
+        max_bad_rows=spec.max_bad_rows,
+        secrets=request.secrets,
+    )
+    return found
 
 
-def _rows(assigned: list[str], seed: int) -> dict[str, np.ndarray]:
-    """Row numbers of each part, shuffled once here, so that any head of a part is a fair sample."""
-    names = np.array(assigned)
-    return {name: np.random.default_rng(seed).permutation(np.flatnonzero(names == name)) for name in contract.SPLITS}
+def _reuse(request: Request, fingerprint: str) -> Version:
+    folder = request.home / fingerprint.removeprefix("sha256:")
+    (folder / contract.DATASET_MANIFEST).touch()  # the newest use, so that `keep` does not take it
+    return describe(folder, reused=True)
 
 
-def _parts(
-    fitted: pipelines.Pipeline, texts: list[str], labels: list[str], rows: dict[str, np.ndarray]
-) -> dict[str, store.Part]:
-    arrays = fitted.transform_texts(texts)
-    ids_of = {name: index for index, name in enumerate(fitted.classes)}
-    label_ids = np.array([ids_of[label] for label in labels], dtype=np.int64)
-    return {
-        name: store.Part(arrays[pipelines.IDS][chosen], arrays[pipelines.LENGTHS][chosen], label_ids[chosen])
-        for name, chosen in rows.items()
-    }
-
-
-def _write(
-    draft: Path,
-    fitted: pipelines.Pipeline,
-    parts: dict[str, store.Part],
-    spec: DatasetSpec,
+def _publish(
+    request: Request,
+    made: Making,
+    source: RowSource,
     fingerprint: str,
-    undecodable: list[int],
-) -> None:
-    (draft / contract.DATASET_PIPELINE).write_text(fitted.to_json())
-    profile = profiles.profile(parts, fitted.classes, sum(undecodable))
-    (draft / contract.DATASET_PROFILE).write_text(json.dumps(profile, indent=1))
-    manifest = {
-        "fingerprint": fingerprint,
-        "rows": {name: len(part) for name, part in parts.items()},
-        "classes": list(fitted.classes),
-        "target": spec.target,
-        "columns": list(fitted.columns),
-        "schema": {
-            pipelines.IDS: f"list<int32>[{fitted.max_length}]",
-            pipelines.LENGTHS: "int32",
-            store.LABEL: "int32",
-            **{f"{store.RAW}{column}": "string" for column in fitted.columns},
-        },
-        "vocabSize": fitted.vocab_size,
-        "sources": [source.uri for source in spec.sources],
-        "codeVersion": mizzen.__version__,
-        "pipelineFormat": pipelines.FORMAT,
-    }
-    (draft / contract.DATASET_MANIFEST).write_text(json.dumps(manifest, indent=1))  # last: it marks the version whole
+    on_progress: OnProgress,
+    runner: Runner,
+    scratch: Path,
+    now: datetime | None,
+) -> Version:
+    rows = made.spool.rows
+    outcome = made.suite.finish(now or datetime.now(UTC))
+    outcome.check()
+    _check_contract(request.previous, made)
+    drift = _drift(request, made)
+    on_progress(50, rows)
+    pipeline = making.fit(made, runner)
+    on_progress(70, rows)
+    folder = request.home / fingerprint.removeprefix("sha256:")
+    with store.Publication(folder) as draft:
+        _write_parts(made, runner, draft)
+        _check_parts(made)
+        if (scratch / REJECTED).exists():
+            (scratch / REJECTED).rename(draft / REJECTED)
+        papers.write(
+            draft, papers.Papers(made, pipeline, fingerprint, outcome, drift, source.bad_row_count, source.uris)
+        )
+    on_progress(100, rows)
+    return describe(folder, reused=False)
 
 
-def _describe(folder: Path, *, reused: bool) -> Version:
+def _check_contract(previous: str | None, made: Making) -> None:
+    """A column that later data lacks, or has of another type, breaks whoever trained on it."""
+    if previous is None:
+        return
+    from mizzen.data.sources import check_contract
+
+    then = store.DatasetVersion(previous).manifest["schema"]
+    broken = check_contract(then, {name: dtype_text(dtype) for name, dtype in made.raw.schema.items()})
+    if broken:
+        raise UserError(
+            Reason.SCHEMA_BROKEN,
+            f"the sources break the schema of the version before: {'; '.join(broken)}. Mend the data, or edit the spec "
+            "to begin a new schema",
+        )
+
+
+def _drift(request: Request, made: Making) -> DriftReport | None:
+    settings = request.spec.drift
+    if settings is None or request.reference is None:
+        return None
+    from mizzen.data import drift
+
+    reference = store.DatasetVersion(request.reference).profile()
+    report = drift.compare(reference, made.profile, settings)
+    if report.drifted and settings.on_drift == "Fail":
+        raise UserError(
+            Reason.DRIFTED,
+            f"the data has drifted: {report.message}. Look into it, or set onDrift: Warn to publish it all the same",
+        )
+    return report
+
+
+def _check_parts(made: Making) -> None:
+    """A part that was asked for has rows: training measures itself on them."""
+    for name in contract.SPLITS:
+        if getattr(made.spec.split, name) > 0 and not made.rows[name]:
+            raise UserError(
+                Reason.SOURCE_MALFORMED,
+                f"the {name} split gets none of the {made.spool.rows} rows: give more data, or other fractions; equal "
+                "rows stay together",
+            )
+
+
+def _share(rows: int) -> int:
+    """Progress of a reading whose end is not known: never back, never at the end."""
+    return min(49, round(50 * rows / (rows + 1_000_000)))
+
+
+def shape_of(spec: DatasetSpec) -> str:
+    """The part of the spec that shapes the data, and the code that makes it, as text.
+
+    Splits follow polars' hash and token ids follow tokenizers: their versions are part of the code.
+    """
+    reading = {"sources", "column_types", "max_bad_rows", "expectations"}
+    making_ = {"transforms", "target", "target_type", "split"}
+    shape = spec.model_dump(mode="json", by_alias=True, include=reading | making_, exclude_none=True)
+    shape["sources"] = [_reading(source) for source in shape["sources"]]
+    code = {"format": pipelines.FORMAT, "polars": polars.__version__, "tokenizers": tokenizers.__version__}
+    return json.dumps({"code": code, "spec": shape}, sort_keys=True)
+
+
+def _reading(source: dict[str, Any]) -> dict[str, Any]:
+    """How a source is read: where it lies does not change what comes of it."""
+    return {key: value for key, value in source.items() if key not in ("uri", "sql", "labels")}
+
+
+def _write_parts(made: Making, runner: Runner, draft: Path) -> None:
+    writers = PartWriters(draft / contract.DATASET_DATA)
+    try:
+        runner.transform(made, lambda _, part, frame: writers.write(part, frame))
+    finally:
+        writers.close()
+    made.rows = writers.rows
+
+
+def describe(folder: Path, *, reused: bool) -> Version:
+    """A published version by its manifest."""
     manifest = json.loads((folder / contract.DATASET_MANIFEST).read_bytes())
+    counts, drifted = manifest.get("expectations"), manifest.get("drift")
     return Version(
         fingerprint=manifest["fingerprint"],
         uri=folder.absolute().as_uri(),
         rows=sum(manifest["rows"].values()),
         classes=tuple(manifest["classes"]),
         reused=reused,
+        bad_rows=manifest["badRows"],
+        dropped_rows=manifest["droppedRows"],
+        expectations=ExpectationCounts.model_validate(counts) if counts else None,
+        drift=DriftStatus.model_validate(drifted) if drifted else None,
     )

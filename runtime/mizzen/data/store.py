@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import secrets
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mizzen.data.pipeline import IDS, LENGTHS, Pipeline
+from mizzen.data.pipeline import Arrays, Pipeline, arrays
 from mizzen.errors import SystemError_
 from mizzen_api import contract
 
 if TYPE_CHECKING:
+    import polars as pl
     import torch
 
+    from mizzen.data.profiles import Profile
+
 LABEL = "label"
+_ABANDONED = 24 * 3600.0  # seconds after which a scratch folder is nobody's
 RAW = "raw."  # prefix of the source columns that features were made from
 
 
@@ -29,13 +38,71 @@ def local_folder(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
 
-def version_folder(artifacts_uri: str, namespace: str, name: str, fingerprint: str) -> Path:
-    digest = fingerprint.removeprefix("sha256:")
-    return local_folder(artifacts_uri) / "datasets" / namespace / name / digest
+def dataset_folder(artifacts_uri: str, namespace: str, name: str) -> Path:
+    """Where the versions of a Dataset lie."""
+    return local_folder(artifacts_uri) / "datasets" / namespace / name
 
 
 def is_published(folder: Path) -> bool:
     return (folder / contract.DATASET_MANIFEST).is_file()
+
+
+@contextmanager
+def scratch(home: Path) -> Iterator[Path]:
+    """A hidden folder beside the versions: on the same file system, and gone afterwards. So are those of dead pods."""
+    home.mkdir(parents=True, exist_ok=True)
+    for left in home.glob(".scratch-*"):
+        if time.time() - left.stat().st_mtime > _ABANDONED:
+            shutil.rmtree(left, ignore_errors=True)
+    folder = home / f".scratch-{secrets.token_hex(4)}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            home.rmdir()  # where nothing was published, nothing is left
+
+
+class Known:
+    """Fingerprints by what the sources looked like from outside: sizes, times, ETags. Unchanged ones are not read."""
+
+    MOST = 100
+
+    def __init__(self, home: Path) -> None:
+        self._home, self._file = home, home / ".known.json"
+
+    def get(self, identity: str) -> str | None:
+        """The fingerprint of a version that is still there."""
+        found = self._load().get(_digest(identity))
+        return found if found and is_published(self._home / found.removeprefix("sha256:")) else None
+
+    def put(self, identity: str, fingerprint: str) -> None:
+        entries = self._load() | {_digest(identity): fingerprint}
+        draft = self._file.with_suffix(f".{secrets.token_hex(4)}")
+        draft.write_text(json.dumps(dict(list(entries.items())[-self.MOST :])))
+        draft.replace(self._file)
+
+    def _load(self) -> dict[str, str]:
+        try:
+            found: dict[str, str] = json.loads(self._file.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def prune(home: Path, keep: int, current: str) -> None:
+    """Remove the versions that were used longest ago, beyond `keep`; never the current one."""
+    versions = [folder for folder in home.iterdir() if not folder.name.startswith(".") and is_published(folder)]
+    versions.sort(key=lambda folder: (folder / contract.DATASET_MANIFEST).stat().st_mtime, reverse=True)
+    for folder in versions[keep:]:
+        if folder.name != current.removeprefix("sha256:"):
+            (folder / contract.DATASET_MANIFEST).unlink()  # first: half a version must not look like one
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Publication:
@@ -99,36 +166,36 @@ class DatasetVersion:
     def classes(self) -> tuple[str, ...]:
         return self.pipeline.classes
 
+    def profile(self) -> Profile:
+        from mizzen.data.profiles import Profile
+
+        return Profile.from_json((self.folder / contract.DATASET_PROFILE).read_bytes())
+
+    def file(self, split: str) -> Path:
+        return self.folder / contract.DATASET_DATA / f"{split}.parquet"
+
+    def frame(self, split: str, columns: list[str] | None = None) -> pl.DataFrame:
+        """One of contract.SPLITS as it is stored: features in compact form, `label`, and `raw.` columns."""
+        import polars as pl
+
+        return pl.read_parquet(self.file(split), columns=columns)
+
+    def arrays(self, split: str) -> Arrays:
+        """The arrays of pipeline.arrays, and `label` (rows,): int64 ids of classes, or float64 numbers."""
+        frame = self.frame(split)
+        labels = frame[LABEL].to_numpy()
+        labels = labels.astype(np.int64 if self.pipeline.target.is_class else np.float64)
+        return {**arrays(frame, self.pipeline.features), LABEL: labels}
+
     def part(self, split: str) -> Part:
-        """Read one of contract.SPLITS."""
-        import pyarrow.parquet as pq
-
-        file = self.folder / contract.DATASET_DATA / f"{split}.parquet"
-        table = pq.read_table(file, columns=[IDS, LENGTHS, LABEL], use_threads=False)
-        width = self.pipeline.max_length
-        ids = table[IDS].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        """One of contract.SPLITS for a text model; UserError where no column is tokenised."""
+        (name,) = self.pipeline.tokens.columns
+        frame = self.frame(split, [name, f"{name}_length", LABEL])
+        # Copies: arrays over Arrow's buffers are read-only, which torch refuses to share.
         return Part(
-            # Copies: arrays over Arrow's buffers are read-only, which torch refuses to share.
-            ids=ids.reshape(-1, width).copy(),
-            lengths=table[LENGTHS].to_numpy().copy(),
-            labels=table[LABEL].to_numpy().astype(np.int64),
+            ids=np.array(frame[name].explode().to_numpy(), np.int32).reshape(-1, self.pipeline.max_length)[
+                : len(frame)
+            ],
+            lengths=frame[f"{name}_length"].to_numpy().copy(),
+            labels=frame[LABEL].to_numpy().astype(np.int64),
         )
-
-
-def write_part(folder: Path, split: str, part: Part, raw: dict[str, list[str]]) -> None:
-    """Parquet with fixed-size lists of token ids, lengths, labels, and the raw columns that they were made from."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    width = part.ids.shape[1]
-    table = pa.table(
-        {
-            IDS: pa.FixedSizeListArray.from_arrays(pa.array(part.ids.reshape(-1)), width),
-            LENGTHS: pa.array(part.lengths),
-            LABEL: pa.array(part.labels.astype(np.int32)),
-            **{f"{RAW}{column}": pa.array(values, pa.string()) for column, values in raw.items()},
-        }
-    )
-    target = folder / contract.DATASET_DATA
-    target.mkdir(exist_ok=True)
-    pq.write_table(table, target / f"{split}.parquet", compression="zstd")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from starlette.testclient import TestClient
 
-from mizzen.data import pipeline
+from mizzen.data.making import pipeline_of
+from mizzen.data.steps.base import Target
+from mizzen.data.steps.text import TokenizeStep
 from mizzen.models import artifact, catalog
 from mizzen.models.text_bag import TextBagConfig
 from mizzen.serve.app import ModelServer, Settings, create_app
@@ -21,7 +24,10 @@ TEXTS = ["what a wonderful day", "this is awful", "it is a day"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("model")
-    fitted = pipeline.fit(Tokenize(column="text", vocab_size=300, max_length=8), TEXTS, "mood", ["bad", "good"])
+    frame = pl.DataFrame({"text": TEXTS})
+    fit = TokenizeStep(Tokenize(column="text", vocab_size=300, max_length=8)).begin(frame)
+    fit.update(frame)
+    fitted = pipeline_of([fit.finish()], frame, Target("mood", ("bad", "good")))
     (root / "pipeline.json").write_text(fitted.to_json())
     config = TextBagConfig(fitted.vocab_size, num_classes=2, max_length=8, embedding_dim=8)
     artifact.save(root / "model", "text-bag", config, catalog.build("text-bag", config), root / "pipeline.json")

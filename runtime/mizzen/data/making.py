@@ -1,0 +1,334 @@
+"""The three passes that make a version: ingest into a spool, fit on the train rows, transform into Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from mizzen.data import fitting
+from mizzen.data.expectations import Suite
+from mizzen.data.pipeline import Pipeline, dtype_text, features_of
+from mizzen.data.profiles import Profile
+from mizzen.data.split import HASH, Divider, with_hash
+from mizzen.data.spool import Spool
+from mizzen.data.steps.base import Fitted, Step, Target
+from mizzen.data.steps.catalog import contents_of, steps_of, texts_of_spec
+from mizzen.data.steps.counts import Counts, as_text
+from mizzen.errors import UserError
+from mizzen_api.conditions import Reason
+from mizzen_api.contract import SPLITS
+from mizzen_api.dataset import DatasetSpec
+
+if TYPE_CHECKING:
+    import polars as pl
+
+MOST_CLASSES = 10_000
+
+OnRows = Callable[[int], None]
+
+
+class RowSource(Protocol):
+    """What sources give: see mizzen.data.sources."""
+
+    @property
+    def uris(self) -> tuple[str, ...]: ...
+
+    @property
+    def bad_row_count(self) -> int: ...
+
+    def identity(self) -> str: ...
+
+    def digest(self) -> str: ...
+
+    def schema(self) -> dict[str, pl.DataType]: ...
+
+    def chunks(self) -> Iterator[pl.DataFrame]: ...
+
+
+class Runner(Protocol):
+    """Where passes run: on this machine, or on a Ray cluster. The results are the same to the bit."""
+
+    def fit(self, one: fitting.Pass, spool: Spool, divider: Divider) -> fitting.Pass: ...
+
+    def transform(self, making: Making, write: Callable[[int, int, pl.DataFrame], None]) -> None: ...
+
+
+@dataclass
+class Making:
+    """All that is known of a version on the way; its fields fill from pass to pass."""
+
+    spec: DatasetSpec
+    raw: pl.DataFrame  # no rows: the schema of the sources
+    spool: Spool
+    divider: Divider
+    target: Target
+    suite: Suite
+    profile: Profile
+    pipeline: Pipeline | None = None
+    kept: tuple[str, ...] = ()  # raw columns that are stored beside the features
+    rows: dict[str, int] = field(default_factory=dict)
+
+
+def ingest(
+    spec: DatasetSpec,
+    source: RowSource,
+    spool: Spool,
+    on_rows: OnRows = lambda _: None,
+    rejected: Path | None = None,
+) -> Making:
+    """Read every row once; afterwards parts, classes, profile and the counts of expectations are known.
+
+    Rows that an expectation drops go to the file `rejected`, with their reasons.
+    """
+    import polars as pl
+
+    raw = pl.DataFrame(schema=source.schema())
+    check_columns(spec, raw)
+    is_class = _is_class(spec, raw)
+    divider = Divider(spec.split, spec.target, by_class=is_class)
+    keys = key_columns(spec, raw)
+    classes = Counts.empty()
+    suite = Suite(spec.expectations, source.schema())
+    profile = Profile.empty(raw.schema)
+    aside = _Aside(rejected)
+    for frame in source.chunks():
+        sifted = suite.update(frame)
+        aside.add(sifted.rejected)
+        kept = sifted.kept
+        _check_target(spec, kept, spool.rows)
+        profile.update(kept)
+        hashed = with_hash(kept, keys, spec.split)
+        divider.update(hashed)
+        if is_class:
+            classes = classes.merge(Counts.of(kept[spec.target]))
+        spool.add(hashed)
+        on_rows(spool.rows)
+    aside.close()
+    if not spool.rows:
+        why = f"all {suite.rows} rows were dropped by expectations" if suite.rows else "the sources have no rows"
+        raise UserError(Reason.SOURCE_EMPTY, why)
+    target = _target(spec, classes if is_class else None)
+    divider.finish()
+    divider.settle(spool.chunks([HASH, spec.target]))
+    return Making(spec, raw, spool, divider, target, suite, profile)
+
+
+class _Aside:
+    """The rows that expectations dropped."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._writer: Any = None
+
+    def add(self, frame: pl.DataFrame) -> None:
+        if self._file is None or not frame.height:
+            return
+        import pyarrow.parquet as pq
+
+        table = frame.to_arrow()
+        self._writer = self._writer or pq.ParquetWriter(self._file, table.schema, compression="zstd")
+        self._writer.write_table(table)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def check_columns(spec: DatasetSpec, raw: pl.DataFrame) -> None:
+    """Every column that the spec names is there, or a transform makes it."""
+    there = ", ".join(raw.columns) or "none"
+    if spec.target not in raw.columns:
+        message = f"the sources have no target column {spec.target!r}; their columns are {there}"
+        raise UserError(Reason.COLUMN_MISSING, message)
+    for name, what in ((spec.split.group, "split.group"), (spec.split.time, "split.time")):
+        if name and name not in raw.columns:
+            message = f"{what} names the column {name!r}, which is not there; there are {there}"
+            raise UserError(Reason.COLUMN_MISSING, message)
+    steps = steps_of(spec.transforms, raw, Target(spec.target, ("",)))
+    made = set(raw.columns)
+    for step in steps:
+        missing = [name for name in step.columns if name not in made and not _may_be_made(steps, name)]
+        if missing:
+            message = f"a transform reads the column {missing[0]!r}, which is not there; there are {there}"
+            raise UserError(Reason.COLUMN_MISSING, message)
+        if spec.target in step.columns:
+            message = f"a transform changes the target {spec.target!r}: leave it out of its columns"
+            raise UserError(Reason.INVALID_PARAMETERS, message)
+
+
+def _may_be_made(steps: Sequence[Step], name: str) -> bool:
+    from mizzen.data.steps.custom import CustomStep
+
+    return any(name in step.makes() or isinstance(step, CustomStep) for step in steps)
+
+
+def key_columns(spec: DatasetSpec, raw: pl.DataFrame) -> list[str]:
+    """The columns by which rows count as the same: texts and images where there are any, else the whole row.
+
+    The same text twice is the same example, whatever its number or its label. A table of few categories, though, has
+    equal features in many rows that are not copies of each other.
+    """
+    contents = contents_of(spec.transforms)
+    return [name for name in raw.columns if name in contents] or list(raw.columns)
+
+
+def _is_class(spec: DatasetSpec, raw: pl.DataFrame) -> bool:
+    if spec.target_type != "auto":
+        return spec.target_type == "class"
+    return not raw.schema[spec.target].is_float()
+
+
+def _check_target(spec: DatasetSpec, frame: pl.DataFrame, before: int) -> None:
+    """The target is there in every row."""
+    import polars as pl
+
+    series = frame[spec.target]
+    empty = series.is_null()
+    if series.dtype == pl.String:
+        empty = empty | (series.str.strip_chars() == "").fill_null(value=True)
+    elif series.dtype.is_float():
+        empty = empty | series.is_nan().fill_null(value=True)
+    if empty.any():
+        row = before + int(empty.arg_true()[0]) + 1
+        raise UserError(
+            Reason.SOURCE_MALFORMED,
+            f"row {row}: the target column {spec.target!r} is empty; fill it, or drop such rows with an expectation",
+        )
+
+
+def _target(spec: DatasetSpec, counts: Counts | None) -> Target:
+    if counts is None:
+        return Target(spec.target)
+    classes = tuple(sorted(str(value) for value in counts.table["value"]))
+    if len(classes) < 2:
+        raise UserError(
+            Reason.SOURCE_MALFORMED,
+            f"the target column {spec.target!r} holds only the value {classes[0]!r}: classification needs two or more",
+        )
+    if len(classes) > MOST_CLASSES:
+        raise UserError(
+            Reason.SOURCE_MALFORMED,
+            f"the target column {spec.target!r} holds {len(classes)} different values, too many for classes: "
+            "set targetType: number, or choose another column",
+        )
+    return Target(spec.target, classes)
+
+
+class LocalRunner:
+    """Passes on this machine, chunk by chunk; polars uses all cores within a chunk."""
+
+    def fit(self, one: fitting.Pass, spool: Spool, divider: Divider) -> fitting.Pass:
+        for frame in spool.chunks():
+            one.update(train_rows(frame, divider))
+        return one
+
+    def transform(self, making: Making, write: Callable[[int, int, pl.DataFrame], None]) -> None:
+        for number, frame in enumerate(making.spool.chunks()):
+            for part, made in transformed(making, frame, number):
+                write(number, part, made)
+
+
+def train_rows(frame: pl.DataFrame, divider: Divider) -> pl.DataFrame:
+    return frame.filter(divider.parts(frame) == 0).drop(HASH)
+
+
+def fit(making: Making, runner: Runner) -> Pipeline:
+    """The pipeline, fitted on the train rows."""
+    steps = steps_of(making.spec.transforms, making.raw, making.target)
+
+    def run(one: fitting.Pass) -> fitting.Pass:
+        return runner.fit(one, making.spool, making.divider)
+
+    fitted = fitting.fit(steps, making.raw, run)
+    texts = texts_of_spec(making.spec.transforms)
+    making.kept = tuple(name for name in making.raw.columns if name in texts)
+    making.pipeline = pipeline_of(fitted, making.raw, making.target)
+    return making.pipeline
+
+
+def pipeline_of(fitted: Sequence[Fitted], raw: pl.DataFrame, target: Target) -> Pipeline:
+    read = {name for step in fitted for name in step.columns}
+    whole = not fitted or any(step.KIND == "custom" and not step.columns for step in fitted)
+    inputs = {
+        name: dtype_text(dtype) for name, dtype in raw.schema.items() if name != target.name and (whole or name in read)
+    }
+    return Pipeline(inputs, tuple(fitted), target, features_of(fitted, raw, target.name))
+
+
+def transformed(making: Making, frame: pl.DataFrame, number: int) -> Iterator[tuple[int, pl.DataFrame]]:
+    """(part, rows) of one chunk, in an order that a seed shuffles: what stands in time or class order is mixed."""
+    parts = making.divider.parts(frame).to_numpy()
+    made = stored(making, frame.drop(HASH))
+    for part in range(len(SPLITS)):
+        places = np.flatnonzero(parts == part)
+        if len(places):
+            order = np.random.default_rng((making.spec.split.seed, number, part)).permutation(places)
+            yield part, made[order]
+
+
+def stored(making: Making, frame: pl.DataFrame) -> pl.DataFrame:
+    """The columns of a dataset version: features in compact form, the label, and the raw text beside them."""
+    import polars as pl
+
+    from mizzen.data.store import LABEL, RAW
+
+    assert making.pipeline is not None
+    done = making.pipeline.transform(frame)
+    columns: list[Any] = []
+    for feature in making.pipeline.features:
+        name = feature.name
+        if feature.kind == "number":
+            columns.append(done[name].cast(pl.Float32))
+        elif feature.kind == "onehot":
+            columns.append(done[name].cast(pl.Int16 if feature.width < 2**15 else pl.Int32))
+        elif feature.kind == "sparse":
+            columns += [done[f"{name}_at"], done[f"{name}_weight"]]
+        else:
+            columns.append(done[name])
+            if feature.kind == "tokens":
+                columns.append(done[f"{name}_length"])
+    return pl.DataFrame(
+        [*columns, _label(making.target, frame).alias(LABEL), *(frame[n].alias(RAW + n) for n in making.kept)]
+    )
+
+
+def _label(target: Target, frame: pl.DataFrame) -> pl.Series:
+    import polars as pl
+
+    if not target.is_class:
+        return frame[target.name].cast(pl.Float64)
+    return as_text(frame[target.name]).cast(pl.Enum(target.classes)).to_physical().cast(pl.Int32)
+
+
+class PartWriters:
+    """One Parquet file for each part, written row group by row group."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writers: dict[int, Any] = {}
+        self.rows = dict.fromkeys(SPLITS, 0)
+        self._empty: pl.DataFrame | None = None
+
+    def write(self, part: int, frame: pl.DataFrame) -> None:
+        import pyarrow.parquet as pq
+
+        table = frame.to_arrow(compat_level=None)
+        if part not in self._writers:
+            self._folder.mkdir(exist_ok=True)
+            file = self._folder / f"{SPLITS[part]}.parquet"
+            self._writers[part] = pq.ParquetWriter(file, table.schema, compression="zstd", compression_level=1)
+        self._writers[part].write_table(table)
+        self.rows[SPLITS[part]] += frame.height
+        self._empty = frame.clear()
+
+    def close(self) -> None:
+        """End the files; a part without rows gets one without rows."""
+        if self._empty is not None:
+            for part in set(range(len(SPLITS))) - self._writers.keys():
+                self.write(part, self._empty)
+        for writer in self._writers.values():
+            writer.close()
