@@ -9,6 +9,8 @@ print(next(r for r in d["optional-dependencies"]["runtime"] if r.startswith("mlf
  && /opt/mlflow/bin/pip install --no-cache-dir "$version"
 
 FROM python:3.11-slim
+# Libraries ask for the user's name, which must not fail.
+RUN groupadd --gid 65532 nonroot && useradd --uid 65532 --gid 65532 --home-dir /tmp --no-create-home nonroot
 COPY --from=build /opt/mlflow /opt/mlflow
 ENV PATH=/opt/mlflow/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
 USER 65532:65532

@@ -11,6 +11,8 @@ COPY charts charts
 RUN python -m venv /opt/mizzen && /opt/mizzen/bin/pip install --no-cache-dir ".[operator]"
 
 FROM python:3.11-slim
+# Libraries ask for the user's name, which must not fail.
+RUN groupadd --gid 65532 nonroot && useradd --uid 65532 --gid 65532 --home-dir /tmp --no-create-home nonroot
 COPY --from=build /opt/mizzen /opt/mizzen
 ENV PATH=/opt/mizzen/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 65532:65532

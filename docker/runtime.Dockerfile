@@ -14,6 +14,8 @@ RUN python -m venv /opt/mizzen \
  && /opt/mizzen/bin/pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} ".[runtime,serve,kernels]"
 
 FROM python:3.11-slim
+# Libraries ask for the user's name, which must not fail.
+RUN groupadd --gid 65532 nonroot && useradd --uid 65532 --gid 65532 --home-dir /tmp --no-create-home nonroot
 COPY --from=build /opt/mizzen /opt/mizzen
 # The root file system is read-only: what libraries cache goes to the pod's own /tmp.
 ENV PATH=/opt/mizzen/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp XDG_CACHE_HOME=/tmp/.cache \

@@ -59,4 +59,5 @@ def _link(folder: Path, names: set[str]) -> None:
     for name in names:
         path = folder / name
         if not path.is_symlink():
+            path.unlink(missing_ok=True)  # of a layout without links
             path.symlink_to(Path("..data") / name)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from mizzen_local.agent.environment import ConfigError
 from mizzen_local.agent.images import Image
+from mizzen_local.agent.volumes import Mount
 from mizzen_local.client import Object
 
 
@@ -38,3 +40,13 @@ def identity(pod: Object, container: Object, image: Image) -> Identity:
             raise ConfigError(f"container has runAsNonRoot and image will run as root {where}")
         raise ConfigError(f"container's runAsUser breaks non-root policy {where}")
     return Identity(uid, (image.user if given is None else 0) if group is None else int(group))
+
+
+def accounts(folder: Path, user: Identity, image: Image) -> list[Mount]:
+    """An /etc/passwd that knows the image's own user; of any other number an image knows no name."""
+    if not user.uid or user.uid != image.user:
+        return []
+    path = folder / "passwd"
+    own = f"nonroot:x:{user.uid}:{user.uid}::/tmp:/bin/sh\n"
+    path.write_text(Path("/etc/passwd").read_text() + own)
+    return [Mount(str(path), "/etc/passwd", True)]

@@ -17,7 +17,7 @@ from mizzen_local.agent.images import UnknownImageError
 from mizzen_local.agent.launch import arguments, base_environment, launch_spec
 from mizzen_local.agent.lifecycle import Decision, View, back_off, decide, is_sidecar
 from mizzen_local.agent.probes import Prober
-from mizzen_local.agent.security import identity
+from mizzen_local.agent.security import accounts, identity
 from mizzen_local.agent.status import pod_status, stamp
 from mizzen_local.agent.surroundings import Node
 from mizzen_local.agent.volumes import Mount, VolumeError, Volumes
@@ -250,7 +250,7 @@ class PodWorker:
         self.write_hosts()
         temporary = self.containers[name].make_temporary()
         own = [Mount(str(temporary), "/tmp"), Mount(str(self.folder / "hosts"), "/etc/hosts")]  # noqa: S108
-        mounts = [*own, *self.volumes.mounts(spec, env)]
+        mounts = [*own, *accounts(self.folder, user, image), *self.volumes.mounts(spec, env)]
         network = {} if pod["spec"].get("hostNetwork") else {"ip": self.ip, "ports": str(self.folder / "ports")}
         launch = launch_spec(
             spec,
