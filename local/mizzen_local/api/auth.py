@@ -65,6 +65,11 @@ class Authenticator:
             return None
         return self._service_account(claims)
 
+    def shared_audiences(self, token: str, wanted: list[str]) -> list[str]:
+        """Which of the wanted audiences a valid token is for; the admin's is for all."""
+        claims = self._claims(token)
+        return wanted if claims is None else [name for name in wanted if name in (claims.get("aud") or [])]
+
     def _claims(self, token: str) -> Object | None:
         known = self._verified.get(token)
         if known is not None:

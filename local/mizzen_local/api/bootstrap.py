@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mizzen_local.api.limitchecks import SYSTEM_CLASSES
 from mizzen_local.api.machinery import Machinery, WriteOptions
 from mizzen_local.api.rbac import GROUP
 from mizzen_local.api.registry import ResourceInfo
@@ -25,6 +26,12 @@ _DISCOVERY = [
     "/version",
     "/version/",
 ]
+_SYSTEM_CLASSES = {
+    "system-cluster-critical": (
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
+    ),
+    "system-node-critical": "Used for system critical pods that must not be moved from their current node.",
+}
 # what namespaced roles for people reach; custom resources join by the aggregation labels
 _EVERYDAY: list[tuple[list[str], list[str]]] = [
     (
@@ -61,8 +68,9 @@ def populate(machinery: Machinery, address: str, port: int) -> None:
         reference = {"kind": "ClusterRole", "name": name, "apiGroup": GROUP}
         body = {"metadata": {"name": name}, "subjects": [subject], "roleRef": reference}
         _create(machinery, GROUP, "clusterrolebindings", "", body)
-    for name, value in (("system-cluster-critical", 2000000000), ("system-node-critical", 2000001000)):
-        _create(machinery, "scheduling.k8s.io", "priorityclasses", "", {"metadata": {"name": name}, "value": value})
+    for name, use in _SYSTEM_CLASSES.items():
+        system_class: Object = {"metadata": {"name": name}, "value": SYSTEM_CLASSES[name], "description": use}
+        _create(machinery, "scheduling.k8s.io", "priorityclasses", "", system_class)
     labels = {"component": "apiserver", "provider": "kubernetes"}
     ports = [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]
     spec = {"type": "ClusterIP", "clusterIP": address, "ports": ports}
@@ -73,7 +81,7 @@ def populate(machinery: Machinery, address: str, port: int) -> None:
 def _create(machinery: Machinery, group: str, plural: str, namespace: str, body: Object) -> None:
     info = _info(machinery, group, plural)
     if machinery.store.get(info.bucket, namespace, body["metadata"]["name"]) is None:
-        machinery.create(info, namespace, body, WriteOptions(_MANAGER))
+        machinery.create(info, namespace, body, WriteOptions(_MANAGER, metered=False))
 
 
 def _info(machinery: Machinery, group: str, plural: str) -> ResourceInfo:
@@ -121,9 +129,12 @@ def _cluster_roles() -> dict[str, Object]:
             "rules": metrics,
             "labels": {**label("view"), **label("edit"), **label("admin")},
         },
-        "view": {"aggregationRule": gather("view"), "rules": view, "labels": label("edit")},
-        "edit": {"aggregationRule": gather("edit"), "rules": [*view, *edit, *extra], "labels": label("admin")},
-        "admin": {"aggregationRule": gather("admin"), "rules": [*view, *edit, *extra, *grant]},
+        "system:aggregate-to-view": {"rules": view, "labels": label("view")},
+        "system:aggregate-to-edit": {"rules": [*edit, *extra], "labels": label("edit")},
+        "system:aggregate-to-admin": {"rules": grant, "labels": label("admin")},
+        "view": {"aggregationRule": gather("view"), "labels": label("edit")},
+        "edit": {"aggregationRule": gather("edit"), "labels": label("admin")},
+        "admin": {"aggregationRule": gather("admin")},
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mizzen_local import schedules
-from mizzen_local.api import names, validation
+from mizzen_local.api import limitchecks, names, validation
 from mizzen_local.api.registry import ResourceInfo
 from mizzen_local.api.status import Cause, duplicate, forbidden_field, invalid_value, required, unsupported
 from mizzen_local.client import Object
@@ -45,11 +45,11 @@ def metadata(info: ResourceInfo, obj: Object, causes: list[Cause]) -> None:
 
 
 def _owners(meta: Object, causes: list[Cause]) -> None:
-    for index, owner in enumerate(meta.get("ownerReferences") or []):
+    for owner in meta.get("ownerReferences") or []:
         for field in ("apiVersion", "kind", "name", "uid"):
             if not owner.get(field):
-                path = f"metadata.ownerReferences[{index}].{field}"
-                causes.append(invalid_value(path, owner.get(field, ""), f"{field} must not be empty"))
+                detail = "version must not be empty" if field == "apiVersion" else "must not be empty"
+                causes.append(invalid_value(f"metadata.ownerReferences.{field}", owner.get(field, ""), detail))
     if sum(bool(owner.get("controller")) for owner in meta.get("ownerReferences") or []) > 1:
         detail = "Only one reference can have Controller set to true"
         causes.append(invalid_value("metadata.ownerReferences", "", detail))
@@ -302,11 +302,29 @@ def _binding(obj: Object, old: Object | None, causes: list[Cause]) -> None:
         causes.append(invalid_value("roleRef", obj.get("roleRef"), "cannot change roleRef"))
 
 
+def _lease(obj: Object, _: Object | None, causes: list[Cause]) -> None:
+    spec = obj.get("spec") or {}
+    if spec.get("leaseDurationSeconds", 1) <= 0:
+        seconds = spec["leaseDurationSeconds"]
+        causes.append(invalid_value("spec.leaseDurationSeconds", seconds, "must be greater than 0"))
+    if spec.get("leaseTransitions", 0) < 0:
+        detail = "must be greater than or equal to 0"
+        causes.append(invalid_value("spec.leaseTransitions", spec["leaseTransitions"], detail))
+
+
+def _event(obj: Object, _: Object | None, causes: list[Cause]) -> None:
+    about, home = (obj.get("involvedObject") or {}).get("namespace", ""), obj["metadata"].get("namespace", "")
+    if about != home and not (not about and home in ("default", "kube-system")):
+        causes.append(invalid_value("involvedObject.namespace", about, "does not match event.namespace"))
+
+
 _BY_BUCKET: dict[str, Callable[[Object, Object | None, list[Cause]], None]] = {
     "/pods": _pod,
     "/services": _service,
     "/configmaps": _config_map,
     "/secrets": _config_map,
+    "/events": _event,
+    "coordination.k8s.io/leases": _lease,
     "apps/deployments": _workload(),
     "apps/replicasets": _workload(),
     "apps/statefulsets": _workload(),
@@ -314,6 +332,9 @@ _BY_BUCKET: dict[str, Callable[[Object, Object | None, list[Cause]], None]] = {
     "batch/jobs": _job,
     "batch/cronjobs": _cron_job,
     "policy/poddisruptionbudgets": _budget,
+    "/resourcequotas": limitchecks.quota,
+    "/limitranges": limitchecks.limit_range,
+    "scheduling.k8s.io/priorityclasses": limitchecks.priority_class,
     f"{_RBAC}/rolebindings": _binding,
     f"{_RBAC}/clusterrolebindings": _binding,
 }

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from mizzen_local.api import (
+    aggregation,
     apply,
     bodies,
     carryover,
@@ -44,6 +45,7 @@ class WriteOptions:
     dry_run: bool = False
     force: bool = False
     validation: str = "Warn"  # Strict, Warn or Ignore
+    metered: bool = True  # whether quotas are asked
     warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # what strict decoding found in the body's text
 
@@ -108,10 +110,12 @@ class Machinery:
         if writer is not None:
             apply.track(info.schema, None, obj, writer, meta["creationTimestamp"])
         self._admit(info, obj, None)
-        charges = metering.charges(self, info, obj)
+        charges = metering.charges(self, info, obj) if options.metered else []
         # what is wrong with an object is told before that it exists
-        if self.store.get(info.bucket, namespace, name) is not None:
-            raise status.already_exists(info.plural, info.group, name)
+        found = self.store.get(info.bucket, namespace, name)
+        if found is not None:
+            ending = "object is being deleted: " if "deletionTimestamp" in found.obj["metadata"] else ""
+            raise status.already_exists(info.plural, info.group, name, ending)
         if charges and not options.dry_run:
             metering.spend(self, charges)
         return self._commit(info, namespace, name, obj, options)
@@ -248,11 +252,10 @@ class Machinery:
         meta = obj["metadata"]
         if obj == {**found.obj, "apiVersion": obj["apiVersion"]}:
             return self.served(info, found)
-        entry = self._commit(info, namespace, meta["name"], obj, options)
         released = "deletionTimestamp" in meta and not meta.get("finalizers") and not self._waits(info, obj)
         if released and not options.dry_run:
-            return self.removed(info, namespace, meta["name"])
-        return entry
+            return self.served(info, self.removed(info, namespace, meta["name"], obj))
+        return self._commit(info, namespace, meta["name"], obj, options)
 
     @staticmethod
     def _waits(info: ResourceInfo, obj: Object) -> bool:
@@ -261,10 +264,12 @@ class Machinery:
             return bool(obj.get("spec", {}).get("finalizers"))
         return info.bucket == "/pods" and obj["metadata"].get("deletionGracePeriodSeconds", 0) > 0
 
-    def removed(self, info: ResourceInfo, namespace: str, name: str) -> Entry:
-        """Commit an object's removal, with what follows from it."""
-        entry = self.store.remove(info.bucket, namespace, name)
-        if info.bucket == crds.BUCKET:
+    def removed(self, info: ResourceInfo, namespace: str, name: str, obj: Object | None = None) -> Entry:
+        """Commit an object's removal, with what follows from it; `obj` is its last state, if that changed with it."""
+        entry = self.store.remove(info.bucket, namespace, name, obj)
+        if info.bucket == aggregation.BUCKET:
+            aggregation.gather(self.store)
+        elif info.bucket == crds.BUCKET:
             self.registry.remove_crd(entry.obj)
         elif info.crd is not None:
             self.finish_crd(info.crd["metadata"]["name"])
@@ -295,7 +300,9 @@ class Machinery:
             stored = self.registry.get(info.group, info.storage_version, info.plural)
             obj = schema.clean(stored.schema, obj, "", []) if stored else obj
         entry = self.store.put(info.bucket, namespace, name, obj)
-        if info.bucket == crds.BUCKET:
+        if info.bucket == aggregation.BUCKET:
+            aggregation.gather(self.store)
+        elif info.bucket == crds.BUCKET:
             self.registry.set_crd(entry.obj)
         return self.served(info, entry)
 
@@ -331,6 +338,9 @@ class Machinery:
             self._validate_custom(info, obj, old, causes)
         if causes:
             raise status.invalid(info.kind, info.group, obj["metadata"].get("name", ""), causes)
+        gate = kinds.GATES.get(info.bucket)
+        if gate is not None:
+            gate(self, obj, old)
 
     def _validate_custom(
         self,

@@ -8,10 +8,14 @@ from mizzen_local.api import status
 from mizzen_local.api.auth import User
 from mizzen_local.api.machinery import Machinery
 from mizzen_local.client import ApiError, Object
-from mizzen_local.objects import selects
 
 GROUP = "rbac.authorization.k8s.io"
 _BUCKETS = tuple(f"{GROUP}/{plural}" for plural in ("roles", "rolebindings", "clusterroles", "clusterrolebindings"))
+
+_RULE_FIELDS = {
+    "apiGroups": "APIGroups", "resources": "Resources", "nonResourceURLs": "NonResourceURLs",
+    "resourceNames": "ResourceNames", "verbs": "Verbs",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,7 @@ class Authorizer:
         found = store.get(_BUCKETS[2], "", reference["name"])
         if found is None:
             return []
-        rules = list(found.obj.get("rules") or [])
-        for selector in (found.obj.get("aggregationRule") or {}).get("clusterRoleSelectors") or []:
-            for other in store.entries(_BUCKETS[2]):
-                if other is not found and selects(selector, other.obj["metadata"].get("labels")):
-                    rules += other.obj.get("rules") or []
-        return rules
+        return list(found.obj.get("rules") or [])
 
     def check_escalation(self, user: User, plural: str, obj: Object, namespace: str) -> None:
         """Nobody may grant what they do not have, unless they may `escalate` roles or `bind` this one."""
@@ -102,13 +101,23 @@ class Authorizer:
         held = self.rules(user, namespace)
         missing = [rule for rule in wanted if not _covered(rule, held)]
         if missing:
-            listed = "\n".join(str(rule) for rule in missing)
+            listed = "\n".join(_compact(rule) for rule in missing)
             groups = " ".join(f'"{group}"' for group in user.groups)
             why = (
                 f'user "{user.name}" (groups=[{groups}]) is attempting to grant RBAC permissions not currently'
                 f" held:\n{listed}"
             )
             raise status.forbidden(plural, GROUP, obj["metadata"]["name"], why)
+
+
+def _compact(rule: Object) -> str:
+    """A rule as the real server prints what somebody may not grant."""
+    parts = []
+    for name, label in _RULE_FIELDS.items():
+        if rule.get(name):
+            values = " ".join(f'"{item}"' for item in rule[name])
+            parts.append(f"{label}:[{values}]")
+    return f"{{{', '.join(parts)}}}"
 
 
 def denied(user: User, attributes: Attributes) -> ApiError:

@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mizzen_local.api import crds, request, status
+from mizzen_local.api.golang import go_type
 from mizzen_local.api.machinery import Machinery, WriteOptions, now_text
 from mizzen_local.api.registry import ResourceInfo
 from mizzen_local.api.store import Entry
 from mizzen_local.client import Object
 
+_POLICIES = ("Background", "Foreground", "Orphan")
 _RETURNS_OBJECT = frozenset({"/pods", "/services", "/persistentvolumeclaims", "/persistentvolumes", "/serviceaccounts"})
 
 
@@ -33,22 +35,38 @@ class DeleteOptions:
         if grace is None:
             grace = request.integer(query, "gracePeriodSeconds")
         elif not isinstance(grace, int):
-            raise status.bad_request("gracePeriodSeconds: must be a whole number of seconds")
+            words = (
+                f"cannot unmarshal {go_type(grace)} into Go struct field DeleteOptions.gracePeriodSeconds of type int64"
+            )
+            raise status.bad_request(
+                f'DeleteOptions in version "v1" cannot be handled as a DeleteOptions: json: {words}'
+            )
         propagation = body.get("propagationPolicy") or query.get("propagationPolicy") or ""
-        if body.get("orphanDependents") or query.get("orphanDependents") == "true":
+        orphan = body.get("orphanDependents", query.get("orphanDependents"))
+        dry_run = body.get("dryRun") or [query[name] for name in ("dryRun",) if query.get(name)]
+        _check(propagation, orphan, dry_run)
+        if orphan in (True, "true"):
             propagation = "Orphan"
-        if propagation not in ("", "Background", "Foreground", "Orphan"):
-            raise status.invalid(
-                "DeleteOptions", "meta.k8s.io", "",
-                [status.unsupported("propagationPolicy", propagation, ["Foreground", "Background", "Orphan"])],
-            )  # fmt: skip
         return cls(
             propagation,
             grace,
             conditions.get("uid") or "",
             conditions.get("resourceVersion") or "",
-            bool(body.get("dryRun")) or "dryRun" in query,
+            bool(dry_run),
         )
+
+
+def _check(propagation: Any, orphan: Any, dry_run: Any) -> None:
+    causes = []
+    if orphan is not None and propagation:
+        detail = "orphanDependents and deletionPropagation cannot be both set"
+        causes.append(status.invalid_value("propagationPolicy", propagation, detail))
+    if propagation not in ("", *_POLICIES):
+        causes.append(status.unsupported("propagationPolicy", propagation, [*_POLICIES, "nil"]))
+    if dry_run not in ([], ["All"]):
+        causes.append(status.unsupported("dryRun", dry_run, ["All"]))
+    if causes:
+        raise status.invalid("DeleteOptions", "meta.k8s.io", "", causes)
 
 
 def delete(machinery: Machinery, info: ResourceInfo, namespace: str, name: str, options: DeleteOptions) -> Object:
@@ -59,8 +77,11 @@ def delete(machinery: Machinery, info: ResourceInfo, namespace: str, name: str, 
     old_meta = found.obj["metadata"]
     for field, wanted in (("uid", options.uid), ("resourceVersion", options.resource_version)):
         if wanted and wanted != old_meta[field]:
-            label = "UID" if field == "uid" else "ResourceVersion"
-            why = f"Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {old_meta[field]}"
+            label, fate = ("UID", "deleted and then recreated") if field == "uid" else ("ResourceVersion", "modified")
+            why = (
+                f"the {label} in the precondition ({wanted}) does not match the {label} in record ({old_meta[field]})."
+                f" The object might have been {fate}"
+            )
             raise status.conflict(info.plural, info.group, name, why)
     meta = dict(old_meta)
     finalizers = _finalizers(info, meta, options.propagation)

@@ -57,7 +57,7 @@ def answer(plural: str, namespace: str, body: Object, user: User, authn: Authent
             return {**body, "status": {"authenticated": False, "error": "invalid bearer token", "user": {}}}
         status: Object = {"authenticated": True, "user": _user_info(found)}
         if spec.get("audiences"):
-            status["audiences"] = spec["audiences"]
+            status["audiences"] = authn.shared_audiences(spec["token"], spec["audiences"])
         return {**body, "status": status}
     if plural == "selfsubjectrulesreviews":
         return {**body, "status": _rules(authz, user, spec.get("namespace", ""))}

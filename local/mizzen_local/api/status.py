@@ -72,9 +72,10 @@ def no_such_path() -> ApiError:
     return ApiError(404, "NotFound", "the server could not find the requested resource", {})
 
 
-def already_exists(plural: str, group: str, name: str) -> ApiError:
+def already_exists(plural: str, group: str, name: str, prefix: str = "") -> ApiError:
     details = {"name": name, **({"group": group} if group else {}), "kind": plural}
-    return ApiError(409, "AlreadyExists", f'{qualified(plural, group)} "{name}" already exists', details)
+    message = f'{prefix}{qualified(plural, group)} "{name}" already exists'
+    return ApiError(409, "AlreadyExists", message, details)
 
 
 def conflict(plural: str, group: str, name: str, why: str = "") -> ApiError:

@@ -134,8 +134,8 @@ class Store:
         home.record(Event(rv, "ADDED" if before is None else "MODIFIED", entry, before))
         return entry
 
-    def remove(self, bucket: str, namespace: str, name: str) -> Entry:
-        """Commit the removal; the returned entry is the object's last state at the version of its deletion."""
+    def remove(self, bucket: str, namespace: str, name: str, obj: Object | None = None) -> Entry:
+        """Commit the removal; the returned entry is the object's last state (`obj`, if the same write changed it)."""
         home = self.bucket(bucket)
         before = home.items[namespace][name]
         rv = self.rv + 1
@@ -143,8 +143,8 @@ class Store:
         del home.items[namespace][name]
         if not home.items[namespace]:
             del home.items[namespace]
-        last = {**before.obj, "metadata": {**before.obj["metadata"], "resourceVersion": str(rv)}}
-        entry = Entry(last, rv)
+        last = before.obj if obj is None else obj
+        entry = Entry({**last, "metadata": {**last["metadata"], "resourceVersion": str(rv)}}, rv)
         home.record(Event(rv, "DELETED", entry, before))
         return entry
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from mizzen_local.client import ApiError, Client, Object, Resource
 from mizzen_local.controllers.catalog import Catalog
 from mizzen_local.controllers.informer import Worker
@@ -10,6 +12,7 @@ from mizzen_local.resources import CONFIG_MAPS, EVENTS, NAMESPACES, PODS, SERVIC
 
 ROOT_CA = "kube-root-ca.crt"
 _LOOK_AGAIN = 0.5
+_HELD = "NamespaceFinalizersRemaining"
 
 
 class NamespaceController:
@@ -59,7 +62,7 @@ class NamespaceController:
 
     async def _empty(self, namespace: Object) -> float | None:
         name = meta(namespace)["name"]
-        remaining = 0
+        remaining, holders = 0, dict[str, int]()
         for resource in [*self.catalog.namespaced(), EVENTS]:
             if resource not in self.catalog.kinds and resource != EVENTS:
                 continue
@@ -71,11 +74,14 @@ class NamespaceController:
                 raise
             for obj in items:
                 remaining += resource != EVENTS
+                for finalizer in meta(obj).get("finalizers") or []:
+                    holders[finalizer] = holders.get(finalizer, 0) + 1
                 if meta(obj).get("deletionTimestamp") and resource != PODS:
                     continue
                 if not meta(obj).get("deletionTimestamp"):
                     await self._delete(resource, obj)
         if remaining:
+            await self._tell(namespace, holders)
             return _LOOK_AGAIN
         body = {**namespace, "spec": {**(namespace.get("spec") or {}), "finalizers": []}}
         try:
@@ -84,6 +90,24 @@ class NamespaceController:
             if error.code != 404:
                 raise
         return None
+
+    async def _tell(self, namespace: Object, holders: dict[str, int]) -> None:
+        """Say in the namespace's status which finalizers keep its content."""
+        conditions = (namespace.get("status") or {}).get("conditions") or []
+        before: Object = next((item for item in conditions if item["type"] == _HELD), {})
+        listed = ", ".join(f"{name} in {count} resource instances" for name, count in sorted(holders.items()))
+        kept = f"Some content in the namespace has finalizers remaining: {listed}"
+        message = kept if holders else "All content-preserving finalizers finished"
+        if before.get("message") == message or not (holders or before):
+            return
+        reason = "SomeFinalizersRemain" if holders else "ContentHasNoFinalizers"
+        status = {"type": _HELD, "status": str(bool(holders)), "reason": reason, "message": message}
+        status["lastTransitionTime"] = before.get("lastTransitionTime") or meta(namespace)["deletionTimestamp"]
+        rest = [item for item in conditions if item["type"] != _HELD]
+        with suppress(ApiError):  # gone meanwhile
+            await self.client.patch(
+                NAMESPACES, meta(namespace)["name"], {"status": {"conditions": [*rest, status]}}, subresource="status"
+            )
 
     async def _delete(self, resource: Resource, obj: Object) -> None:
         try:
