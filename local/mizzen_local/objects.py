@@ -152,6 +152,32 @@ def is_active_pod(pod: Object) -> bool:
     return not is_finished_pod(pod) and not meta(pod).get("deletionTimestamp")
 
 
+def pod_qos(pod: Object) -> str:
+    """The quality-of-service class: what the status says, else what the resources make of it."""
+    known: str | None = (pod.get("status") or {}).get("qosClass")
+    return known or qos_class(pod["spec"])
+
+
+def qos_class(spec: Object) -> str:
+    """Guaranteed, Burstable or BestEffort, by CPU and memory alone."""
+    whole = spec.get("resources")
+    holders = [spec] if whole else [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+    sums: dict[str, dict[str, float]] = {"requests": {}, "limits": {}}
+    guaranteed = True
+    for holder in holders:
+        for kind, total in sums.items():
+            given = (holder.get("resources") or {}).get(kind) or {}
+            found = {name: quantity(given[name]) for name in ("cpu", "memory") if name in given}
+            for name, amount in found.items():
+                if amount > 0:
+                    total[name] = total.get(name, 0.0) + amount
+            if kind == "limits" and not all(found.get(name) for name in ("cpu", "memory")):
+                guaranteed = False
+    if not sums["requests"] and not sums["limits"]:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed and sums["requests"] == sums["limits"] else "Burstable"
+
+
 def stable_hash(value: Any, length: int = 10) -> str:
     """A short name-safe hash of a JSON value, the same in every process."""
     digest = hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).digest()

@@ -234,7 +234,16 @@ def _storage_class(obj: Object) -> None:
 
 
 def _priority_class(obj: Object) -> None:
-    obj.setdefault("preemptionPolicy", "PreemptLowerPriority")
+    _fill(obj, {"value": 0, "preemptionPolicy": "PreemptLowerPriority"})
+
+
+def _limit_range(obj: Object) -> None:
+    """The bounds of containers are also what those without get."""
+    for limit in obj["spec"].get("limits") or []:
+        if limit.get("type") == "Container":
+            most = {**(limit.get("max") or {}), **(limit.get("default") or {})}
+            wanted = {**(limit.get("min") or {}), **most, **(limit.get("defaultRequest") or {})}
+            limit.update({key: value for key, value in (("default", most), ("defaultRequest", wanted)) if value})
 
 
 def _binding(obj: Object) -> None:
@@ -258,6 +267,7 @@ _BY_BUCKET: dict[str, Callable[[Object], None]] = {
     "/secrets": _secret,
     "/persistentvolumeclaims": _claim,
     "/persistentvolumes": _volume_object,
+    "/limitranges": _limit_range,
     "apps/deployments": _deployment,
     "apps/replicasets": _replica_set,
     "apps/statefulsets": _stateful_set,

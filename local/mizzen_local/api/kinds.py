@@ -6,42 +6,49 @@ import ipaddress
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mizzen_local.api import crds, status
+from mizzen_local.api import crds, limitranges, podadmission, status
 from mizzen_local.client import ApiError, Object
+from mizzen_local.objects import qos_class, rfc3339, utc_now
 
 if TYPE_CHECKING:
     from mizzen_local.api.machinery import Machinery
 
 Hook = Callable[["Machinery", Object, Object | None], None]  # (machinery, new object, stored object)
 
+_GATED: Object = {
+    "type": "PodScheduled",
+    "status": "False",
+    "lastProbeTime": None,
+    "reason": "SchedulingGated",
+    "message": "Scheduling is blocked due to non-empty scheduling gates",
+}
 _TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
 
 
 def _pod(machinery: Machinery, pod: Object, old: Object | None) -> None:
+    spec = pod["spec"]
     if old is not None:
+        podadmission.keep_priority(pod, old)
+        podadmission.tolerate_lost_nodes(pod)
         return
     namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-    spec = pod["spec"]
     # nobody owns what admission adds
+    podadmission.apply_limits(machinery, pod)
     for key in ("serviceAccountName", "serviceAccount"):
         spec.setdefault(key, "default")
-    spec.setdefault("priority", 0)
-    spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
-    pod["status"] = {"phase": "Pending", "qosClass": _qos(spec)}
     account_name = spec["serviceAccountName"]
     account = machinery.store.get("/serviceaccounts", namespace, account_name)
     if account is None:
         why = f'error looking up service account {namespace}/{account_name}: serviceaccount "{account_name}" not found'
         raise status.forbidden("pods", "", name, why)
-    priority_class = spec.get("priorityClassName")
-    if priority_class:
-        found = machinery.store.get("scheduling.k8s.io/priorityclasses", "", priority_class)
-        if found is None and not priority_class.startswith("system-"):
-            raise status.forbidden("pods", "", name, f"no PriorityClass with name {priority_class} was found")
-        spec["priority"] = found.obj.get("value", 0) if found else 2000000000
     automount = spec.get("automountServiceAccountToken", account.obj.get("automountServiceAccountToken", True))
     if automount:
         _mount_token(pod)
+    podadmission.set_priority(machinery, pod)
+    podadmission.tolerate_lost_nodes(pod)
+    pod["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
+    if spec.get("schedulingGates"):
+        pod["status"]["conditions"] = [{**_GATED, "lastTransitionTime": rfc3339(utc_now())}]
 
 
 def _mount_token(pod: Object) -> None:
@@ -67,20 +74,6 @@ def _mount_token(pod: Object) -> None:
     for container in needing:
         mount = {"name": volume, "readOnly": True, "mountPath": _TOKEN_MOUNT}
         container["volumeMounts"] = [*(container.get("volumeMounts") or []), mount]
-
-
-def _qos(spec: Object) -> str:
-    requests = limits = 0
-    guaranteed = True
-    for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
-        resources = container.get("resources") or {}
-        wanted, most = resources.get("requests") or {}, resources.get("limits") or {}
-        requests, limits = requests + len(wanted), limits + len(most)
-        for name in ("cpu", "memory"):
-            guaranteed = guaranteed and name in most and wanted.get(name, most[name]) == most[name]
-    if not requests and not limits:
-        return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"
 
 
 def _service(machinery: Machinery, service: Object, old: Object | None) -> None:
@@ -156,6 +149,14 @@ def _workload(_: Machinery, obj: Object, old: Object | None) -> None:
         obj["status"] = {}
 
 
+def _cron_job(_: Machinery, obj: Object, old: Object | None) -> None:
+    template = obj["spec"]["jobTemplate"]
+    template.setdefault("metadata", {})
+    template["spec"]["template"].setdefault("metadata", {})
+    if old is None:
+        obj["status"] = {}
+
+
 def _autoscaler(_: Machinery, obj: Object, old: Object | None) -> None:
     if old is None:
         obj["status"] = {"desiredReplicas": 0, "currentMetrics": None}
@@ -183,8 +184,19 @@ HOOKS: dict[str, Hook] = {
     "apps/replicasets": _replica_set,
     "apps/statefulsets": _replica_set,
     "apps/daemonsets": _workload,
+    "batch/cronjobs": _cron_job,
     "autoscaling/horizontalpodautoscalers": _autoscaler,
     "apiextensions.k8s.io/customresourcedefinitions": crds.prepare,
+}
+
+
+# hooks that come before validation, as admission that changes objects does
+FIRST = frozenset({"/pods", "batch/jobs"})
+# what may still refuse a valid object
+GATES: dict[str, Hook] = {
+    "/pods": limitranges.check_pod,
+    "/persistentvolumeclaims": limitranges.check_claim,
+    podadmission.PRIORITY_CLASSES: podadmission.check_priority_class,
 }
 
 

@@ -19,6 +19,7 @@ from mizzen_local.controllers.job import JobController
 from mizzen_local.controllers.loadbalancer import LoadBalancerController
 from mizzen_local.controllers.namespaces import NamespaceController
 from mizzen_local.controllers.replicaset import ReplicaSetController
+from mizzen_local.controllers.resourcequota import ResourceQuotaController
 from mizzen_local.controllers.scheduler import Scheduler
 from mizzen_local.controllers.volumes import VolumeController
 
@@ -39,6 +40,7 @@ async def run_controllers(
         Scheduler(client, informers).worker,
         VolumeController(client, informers, volumes).worker,
         DisruptionController(client, informers).worker,
+        ResourceQuotaController(client, informers, catalog).worker,
         LoadBalancerController(client, informers).worker,
         AutoscalerController(client, informers, catalog, autoscale_period).worker,
     ]
