@@ -36,6 +36,7 @@ class Pass:
         self.fits: dict[int, Fit] = {}
         numbers: dict[str, None] = {}
         counts: dict[str, None] = {}
+        ranked: set[str] = set()
         frame = raw.clear()
         chained: set[str] = set()  # columns that a chain changes
         blocked: set[str] = set()  # columns that wait for the next pass
@@ -61,6 +62,8 @@ class Pass:
                     blocked |= reads | set(step.makes())
                     continue
                 numbers.update(dict.fromkeys(wanted[0]))
+                if getattr(step, "ranks", False):
+                    ranked.update(wanted[0])
                 counts.update(dict.fromkeys(wanted[1]))
                 self.chained.append(index)
                 chained |= reads | set(step.makes())
@@ -70,7 +73,7 @@ class Pass:
                 _check(step, None, frame)
                 self.fits[index] = step.begin(frame)
                 blocked |= reads | set(step.makes())
-        self.numbers, self.counts = NumberFit(list(numbers)), CountFit(list(counts))
+        self.numbers, self.counts = NumberFit(list(numbers), ranked), CountFit(list(counts))
 
     def update(self, frame: pl.DataFrame) -> None:
         """Take the train rows of the next chunk."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mizzen.data import fitting
+from mizzen.data.ahead import ahead
 from mizzen.data.expectations import Suite
 from mizzen.data.pipeline import Pipeline, dtype_text, features_of
 from mizzen.data.profiles import Profile
@@ -95,7 +96,7 @@ def ingest(
     suite = Suite(spec.expectations, source.schema())
     profile = Profile.empty(raw.schema)
     aside = _Aside(rejected)
-    for frame in source.chunks():
+    for frame in ahead(source.chunks()):
         sifted = suite.update(frame)
         aside.add(sifted.rejected)
         kept = sifted.kept

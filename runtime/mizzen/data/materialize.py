@@ -16,6 +16,7 @@ import tokenizers
 
 from mizzen.data import making, papers, store
 from mizzen.data import pipeline as pipelines
+from mizzen.data.ahead import Behind
 from mizzen.data.making import LocalRunner, Making, PartWriters, RowSource, Runner
 from mizzen.data.papers import REJECTED
 from mizzen.data.pipeline import dtype_text
@@ -227,7 +228,8 @@ def _reading(source: dict[str, Any]) -> dict[str, Any]:
 def _write_parts(made: Making, runner: Runner, draft: Path) -> None:
     writers = PartWriters(draft / contract.DATASET_DATA)
     try:
-        runner.transform(made, lambda _, part, frame: writers.write(part, frame))
+        with Behind[tuple[int, "polars.DataFrame"]](lambda item: writers.write(*item)) as behind:
+            runner.transform(made, lambda _, part, frame: behind((part, frame)))
     finally:
         writers.close()
     made.rows = writers.rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import secrets
@@ -52,8 +53,9 @@ def scratch(home: Path) -> Iterator[Path]:
     """A hidden folder beside the versions: on the same file system, and gone afterwards. So are those of dead pods."""
     home.mkdir(parents=True, exist_ok=True)
     for left in home.glob(".scratch-*"):
-        if time.time() - left.stat().st_mtime > _ABANDONED:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # its maker has just ended
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
     folder = home / f".scratch-{secrets.token_hex(4)}"
     folder.mkdir()
     try:
@@ -122,12 +124,20 @@ class Publication:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                if self.folder.exists():  # a broken rest, or another pod was faster
-                    shutil.rmtree(self.folder) if not is_published(self.folder) else None
-                if not self.folder.exists():
-                    self.draft.rename(self.folder)
+                self._appear()
         finally:
             shutil.rmtree(self.draft, ignore_errors=True)
+
+    def _appear(self) -> None:
+        """Take the name, unless another maker was faster; what lies there half-written goes."""
+        while not is_published(self.folder):
+            try:
+                self.draft.rename(self.folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                if not is_published(self.folder):
+                    shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)

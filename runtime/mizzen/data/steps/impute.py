@@ -59,6 +59,11 @@ class ImputeStep(Step):
     def makes(self) -> tuple[str, ...]:
         return tuple(f"{name}_missing" for name in self.columns) if self.settings.indicator else ()
 
+    @property
+    def ranks(self) -> bool:
+        """Whether it needs quantiles."""
+        return self.settings.method == "median"
+
     def wants(self, frame: pl.DataFrame) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(columns whose statistics, columns whose counts it learns from)."""
         numbers = tuple(name for name in self.columns if frame.schema[name].is_numeric())

@@ -7,7 +7,7 @@ fitted in a single pass over the data. Only behind a cut at a quantile the mean 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -84,8 +84,10 @@ def empty_stats() -> NumberStats:
     return NumberStats(0, 0, 0.0, 0.0, math.inf, -math.inf, QuantileSketch())
 
 
-def measure(frame: pl.DataFrame, columns: Sequence[str]) -> dict[str, NumberStats]:
-    """The statistics of one chunk: one query for all columns."""
+def measure(
+    frame: pl.DataFrame, columns: Sequence[str], ranked: Collection[str] | None = None
+) -> dict[str, NumberStats]:
+    """The statistics of one chunk: one query for all columns. Quantiles cost a sort: only for `ranked`, if given."""
     import polars as pl
 
     if not columns:
@@ -106,7 +108,8 @@ def measure(frame: pl.DataFrame, columns: Sequence[str]) -> dict[str, NumberStat
         if not count:
             result[name] = replace(empty_stats(), missing=frame.height)
             continue
-        sketch.update(values[name].drop_nulls().to_numpy())
+        if ranked is None or name in ranked:
+            sketch.update(values[name].drop_nulls().to_numpy())
         result[name] = NumberStats(
             count, frame.height - count, found[f"{name} m"], found[f"{name} s"], found[f"{name} l"], found[f"{name} h"],
             sketch,
@@ -228,6 +231,11 @@ class ScaleStep(Step):
     def __init__(self, settings: Scale, columns: tuple[str, ...]) -> None:
         self.settings, self.columns = settings, columns
 
+    @property
+    def ranks(self) -> bool:
+        """Whether it needs quantiles."""
+        return self.settings.method in ("robust", "quantile")
+
     def learn(self, stats: Mapping[str, NumberStats]) -> Moved | Ranked:
         if self.settings.method == "quantile":
             grid = np.linspace(0.0, 1.0, RANKS).tolist()
@@ -260,6 +268,10 @@ class ClipStep(Step):
         count = len(self.columns)
         return Cut(self.columns, (settings.lower,) * count, (settings.upper,) * count)
 
+    @property
+    def ranks(self) -> bool:
+        return True
+
     def learn(self, stats: Mapping[str, NumberStats]) -> Cut:
         low, high = self.settings.lower_quantile, self.settings.upper_quantile
         return Cut(
@@ -279,6 +291,10 @@ class BucketizeStep(Step):
         bounds = self.settings.boundaries
         return Intervals(self.columns, (tuple(bounds),) * len(self.columns)) if bounds else None
 
+    @property
+    def ranks(self) -> bool:
+        return True
+
     def learn(self, stats: Mapping[str, NumberStats]) -> Intervals:
         grid = np.linspace(0.0, 1.0, (self.settings.buckets or 10) + 1)[1:-1].tolist()
         return Intervals(self.columns, tuple(tuple(sorted(set(stats[n].quantile(grid)))) for n in self.columns))
@@ -287,11 +303,12 @@ class BucketizeStep(Step):
 class NumberFit:
     """The statistics of some columns, chunk by chunk."""
 
-    def __init__(self, columns: Sequence[str]) -> None:
+    def __init__(self, columns: Sequence[str], ranked: Collection[str]) -> None:
         self.stats = {name: empty_stats() for name in columns}
+        self.ranked = frozenset(ranked)
 
     def update(self, frame: pl.DataFrame) -> None:
-        for name, found in measure(frame, list(self.stats)).items():
+        for name, found in measure(frame, list(self.stats), self.ranked).items():
             self.stats[name] = self.stats[name].merge(found)
 
     def merge(self, other: Self) -> None:
