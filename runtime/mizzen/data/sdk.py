@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mizzen.data.frames import FrameSource
+from mizzen.data.making import Runner
 from mizzen.data.materialize import Request, Version, make
 from mizzen.data.pipeline import Arrays, Pipeline, arrays, matrix_names
 from mizzen.data.store import LABEL, DatasetVersion
@@ -105,6 +106,8 @@ class DataPipeline:
     {"uri": "product_catalog.json", "join": {"on": ["product_id"]}}. Plain paths with the same columns go one below the
     other; one with other columns is joined by those that it shares with the first.
 
+    engine="ray" spreads the work over the Ray cluster that the process is connected to; what comes of it is the same.
+
     Raises mizzen.errors.UserError, whose message names file, row and column, where something cannot be used.
     """
 
@@ -120,10 +123,11 @@ class DataPipeline:
         target_type: Literal["auto", "class", "number"] = "auto",
         max_bad_rows: int = 0,
         secrets: Mapping[str, str] | None = None,
+        engine: Literal["polars", "ray"] = "polars",
     ) -> None:
         if not target:
             raise ValueError("DataPipeline needs a target: the column to predict")
-        self._frame = _frame_of(sources)
+        self._frame, self.engine = _frame_of(sources), engine
         self.secrets = dict(secrets or {})
         listed = [{"uri": "memory://frame"}] if self._frame is not None else sources_of(sources, self.secrets)
         self.spec = DatasetSpec.model_validate(
@@ -154,7 +158,8 @@ class DataPipeline:
 
     def _make(self, artifacts: str, namespace: str, name: str) -> Version:
         source = FrameSource(self._frame) if self._frame is not None else None
-        return make(Request(self.spec, artifacts, namespace, name, secrets=self.secrets, source=source))
+        request = Request(self.spec, artifacts, namespace, name, secrets=self.secrets, source=source)
+        return make(request, runner=_runner(self.engine))
 
 
 class ProcessedData:
@@ -238,6 +243,14 @@ class ProcessedData:
     def y(self, part: str = "train") -> np.ndarray[Any, Any]:
         """(rows,): ids of `classes`, or numbers."""
         return self._parts[part][LABEL].to_numpy()
+
+
+def _runner(engine: str) -> Runner | None:
+    if engine == "polars":
+        return None
+    from mizzen.data.ray_engine import RayRunner
+
+    return RayRunner()
 
 
 def _belongs(column: str, feature: str) -> bool:

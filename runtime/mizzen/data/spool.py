@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 class Spool:
     """Frames in their order. A context manager: the files go with it."""
 
-    IN_MEMORY = 1  # a single chunk needs no file
-
     def __init__(self, parent: Path | None = None) -> None:
         self._parent = parent
         self._folder: Path | None = None
@@ -43,6 +41,11 @@ class Spool:
             frame.write_ipc(self.path(self.count))
         self.count += 1
         self.rows += frame.height
+
+    @property
+    def in_files(self) -> bool:
+        """A single chunk stays in memory."""
+        return self._folder is not None
 
     def path(self, number: int) -> Path:
         assert self._folder is not None
