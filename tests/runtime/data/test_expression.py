@@ -109,7 +109,7 @@ def test_what_expressions_mean(expression: str, expected: bool | None) -> None:
         ("text == 'x", 9, "the text that begins here does not end"),
         ("`a > 1", 1, "the column name that begins here does not end"),
         ("0 < a < 2", 7, "comparisons do not chain: write a < b && b < c"),
-        ("text > 1", 6, "> compares text with a whole number; give the column the type you mean in schema"),
+        ("text > 1", 6, "> compares text with a whole number; give the column the type you mean in columnTypes"),
         ("a in [1, 'x']", 10, "== compares a whole number with text"),
         ("a", 1, "this is a whole number: an expectation is true or false"),
         ("a && yes", 1, "&& joins conditions"),

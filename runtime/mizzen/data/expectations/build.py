@@ -139,7 +139,7 @@ class _Builder:
         import polars as pl
 
         if not self.dtype.is_numeric():
-            hint = "give it a number type in schema"
+            hint = "give it a number type in columnTypes"
             if self.dtype.is_temporal():
                 hint = f"for dates write expression: {self.column} >= date('2026-01-31')"
             raise self.wrong(f"{field} needs numbers, and {self.column!r} is {self.dtype}; {hint}")

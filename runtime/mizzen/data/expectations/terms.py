@@ -147,7 +147,7 @@ def compare(operator: str, at: int, left: Term, right: Term) -> Term:
         left = instant(left)
     if left.kind != right.kind and not (left.kind in NUMBERS and right.kind in NUMBERS):
         raise TermError(
-            at, f"{operator} compares {left.kind} with {right.kind}; give the column the type you mean in schema"
+            at, f"{operator} compares {left.kind} with {right.kind}; give the column the type you mean in columnTypes"
         )
     if left.kind == Kind.BOOL and operator not in {"==", "!="}:
         raise TermError(at, f"{operator} needs an order; true and false have none")
