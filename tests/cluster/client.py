@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +87,7 @@ def documents(*manifests: Object) -> str:
 @dataclass
 class Answer:
     code: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: Any
 
     @property
@@ -146,7 +146,7 @@ class Http:
         async with self.session.request(method, path, data=data, headers=sent, params=query) as answer:
             text = await answer.text()
             found = json.loads(text) if text.startswith(("{", "[")) else text
-            return Answer(answer.status, dict(answer.headers), found)
+            return Answer(answer.status, answer.headers, found)
 
     async def ok(self, method: str, path: str, body: Any = None, **options: Any) -> Object:
         answer = await self.call(method, path, body, **options)

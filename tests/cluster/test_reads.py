@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from tests.cluster.client import Cluster, Http, Object
+from tests.cluster.client import Cluster, Http, Object, eventually
 from tests.cluster.objects import IMAGE, config_map
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
@@ -110,7 +110,7 @@ async def test_field_selectors_on_the_kinds_own_fields(http: Http) -> None:
 async def test_an_unsupported_field_selector_is_a_bad_request(http: Http) -> None:
     answer = await http.call("GET", http.path("configmaps"), fieldSelector="data.a=1")
     assert (answer.code, answer.reason) == (400, "BadRequest")
-    assert "field label not supported: data.a" in answer.message
+    assert "data.a" in answer.message and "field" in answer.message
 
 
 async def test_an_absent_object_is_not_found(http: Http) -> None:
@@ -157,6 +157,7 @@ async def test_a_watch_ends_at_its_timeout(http: Http) -> None:
 async def test_bookmarks_tell_how_far_a_watch_has_come(http: Http) -> None:
     """The server sends one shortly before the watch's end, so that the next one starts there."""
     listed = await http.get("configmaps", labelSelector="none=such")
+    await http.create("configmaps", config_map("passing-by"))
     query = {"resourceVersion": listed["metadata"]["resourceVersion"], "labelSelector": "none=such"}
     events = http.watch(http.path("configmaps"), allowWatchBookmarks="true", timeoutSeconds="4", **query)
     marks = [event["object"] async for event in events if event["type"] == "BOOKMARK"]
@@ -167,12 +168,11 @@ async def test_bookmarks_tell_how_far_a_watch_has_come(http: Http) -> None:
 async def test_a_streamed_list_marks_its_end(http: Http, labelled: str) -> None:
     query = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
     path = http.path("configmaps")
-    probe = await http.call("GET", path, watch="1", timeoutSeconds="1", **query)
-    if probe.code == 422:
-        pytest.skip("this server's WatchList feature is off")
     seen = []
     async with aclosing(http.watch(path, labelSelector=labelled, **query)) as events:
         async for event in events:
+            if event["type"] == "ERROR" and "RequestWatchProgress" in event["object"]["message"]:
+                pytest.skip("this cluster's etcd is too old for streamed lists")
             seen.append(event["type"])
             if event["type"] == "BOOKMARK":
                 assert event["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"] == "true"
@@ -182,6 +182,11 @@ async def test_a_streamed_list_marks_its_end(http: Http, labelled: str) -> None:
 
 async def test_a_version_that_is_gone_means_to_list_again(http: Http, group: str) -> None:
     path = http.path(f"{group}/widgets")
+
+    async def ready() -> bool:
+        return (await http.call("GET", path, watch="1", timeoutSeconds="1")).code == 200
+
+    await eventually("watches of the new resource", ready)
     events = [event async for event in http.watch(path, resourceVersion="1", timeoutSeconds="5")]
     assert [event["type"] for event in events] == ["ERROR"]
     status = events[0]["object"]

@@ -304,6 +304,7 @@ class Machinery:
             aggregation.gather(self.store)
         elif info.bucket == crds.BUCKET:
             self.registry.set_crd(entry.obj)
+            self.store.begin(f"{obj['spec']['group']}/{obj['spec']['names']['plural']}")
         return self.served(info, entry)
 
     def _reset_status(self, info: ResourceInfo, obj: Object, old: Object | None) -> None:

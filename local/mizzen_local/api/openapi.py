@@ -9,10 +9,10 @@ from typing import Any
 
 import orjson
 
-from mizzen_local.api import definitions
+from mizzen_local.api import definitions, openapi_protobuf, status
 from mizzen_local.api.discovery import VERSION
 from mizzen_local.api.registry import Registry, ResourceInfo
-from mizzen_local.client import ApiError, Object
+from mizzen_local.client import Object
 
 _LIST_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta"
 _DELETE_OPTIONS = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
@@ -47,18 +47,21 @@ class Pages:
         self._cache: dict[str, tuple[int, Page]] = {}
 
     def page(self, path: str, accept: str) -> Page | None:
-        known = self._cache.get(path)
+        binary = path.strip("/") == "openapi/v2" and openapi_protobuf.MEDIA in accept
+        key = f"{path} as protobuf" if binary else path
+        known = self._cache.get(key)
         version = self._version(path)
         if known is None or known[0] != version:
             found = self._build(path)
             if found is None:
                 return None
-            body = orjson.dumps(found)
+            body = openapi_protobuf.encode(found) if binary else orjson.dumps(found)
             tag = f'"{hashlib.sha256(body).hexdigest()[:32].upper()}"'.encode()
-            known = (version, Page(body, [(b"content-type", b"application/json"), (b"etag", tag)]))
-            self._cache[path] = known
-        if "json" not in accept and "*/*" not in accept and accept:
-            raise ApiError(406, "NotAcceptable", "only the following media types are accepted: application/json")
+            media = openapi_protobuf.SENT_AS if binary else "application/json"
+            known = (version, Page(body, [(b"content-type", media.encode()), (b"etag", tag)]))
+            self._cache[key] = known
+        if not binary and "json" not in accept and "*/*" not in accept and accept:
+            raise status.not_acceptable(["application/json"])
         return known[1]
 
     def _version(self, path: str) -> int:

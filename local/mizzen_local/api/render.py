@@ -25,7 +25,9 @@ def listed(info: ResourceInfo, page: Page, form: Form, query: dict[str, str]) ->
         return reads.list_bytes(info, page)
     meta: Object = {"resourceVersion": str(page.rv)}
     if page.token:
-        meta |= {"continue": page.token, "remainingItemCount": page.remaining}
+        meta["continue"] = page.token
+    if page.remaining:
+        meta["remainingItemCount"] = page.remaining
     if form.kind == "Table":
         found = table.build(info, [entry.obj for entry in page.entries], form.version, query, str(page.rv))
         return orjson.dumps({**found, "metadata": meta})

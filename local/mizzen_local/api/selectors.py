@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from mizzen_local.api import names
 from mizzen_local.api.status import bad_request
 from mizzen_local.client import Object
 
@@ -56,6 +57,9 @@ def labels(text: str) -> Matcher | None:
 
 
 def _label_term(term: str) -> Callable[[dict[str, str]], bool]:
+    found = _SET.match(term) or _PLAIN.match(term) or _EXISTS.match(term)
+    if found and (problem := names.qualified_problem(found["key"])):
+        raise bad_request(f'unable to parse requirement: <nil>: Invalid value: "{found["key"]}": {problem}')
     if found := _SET.match(term):
         key, values = found["key"], {value.strip() for value in found["values"].split(",")}
         if found["op"] == "in":
@@ -82,11 +86,18 @@ def fields(bucket: str, text: str, extra: frozenset[str] = frozenset()) -> Match
     for term in split_terms(text):
         found = _PLAIN.match(term)
         if found is None:
-            raise bad_request(f"invalid field selector {term!r}")
+            raise bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
         if found["key"] not in allowed:
-            raise bad_request(f"field label not supported: {found['key']}")
+            raise bad_request(_unsupported(bucket, found["key"], allowed))
         tests.append((tuple(found["key"].split(".")), found["op"] != "!=", found["value"]))
     return lambda obj: all((_text_at(obj, path) == value) is equal for path, equal, value in tests)
+
+
+def _unsupported(bucket: str, key: str, allowed: frozenset[str]) -> str:
+    if bucket in FIELDS:
+        return f"field label not supported: {key}"
+    known = ", ".join(f'"{name}"' for name in sorted(allowed))
+    return f'"{key}" is not a known field selector: only {known}'
 
 
 def exact_name(text: str) -> str | None:

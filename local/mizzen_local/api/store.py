@@ -105,6 +105,12 @@ class Store:
             found = self._buckets[name] = Bucket(0)
         return found
 
+    def begin(self, name: str) -> None:
+        """A resource's history begins now, unless it has one."""
+        found = self.bucket(name)
+        if not found.rv:
+            found.floor = found.rv = self.rv
+
     def get(self, bucket: str, namespace: str, name: str) -> Entry | None:
         items = self.bucket(bucket).items.get(namespace)
         return items.get(name) if items else None
