@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from mizzen_local.controllers import jobplan, rollout
+from mizzen_local.controllers import rollout
 from mizzen_local.controllers.endpoints import legacy, slices
-from mizzen_local.controllers.jobplan import TRACKING, format_indexes, parse_indexes
 from mizzen_local.controllers.replicaset import plan as plan_set
 from mizzen_local.objects import pod_requests, quantity, rfc3339, selects, with_condition
 
@@ -22,23 +21,6 @@ def pod(name: str, phase: str = "Running", *, ready: bool = True, **meta: Any) -
         "metadata": {"name": name, "uid": f"uid-{name}", "namespace": "ns", "labels": {"app": "x"}, **meta},
         "spec": {"containers": [{"name": "c"}], "nodeName": "n"},
         "status": {"phase": phase, "podIP": "127.30.0.9", "conditions": conditions if phase == "Running" else []},
-    }
-
-
-def ended(name: str, code: int, ago: float = 100.0, **meta: Any) -> dict[str, Any]:
-    finished = rfc3339(NOW - timedelta(seconds=ago))
-    found = pod(name, "Succeeded" if code == 0 else "Failed", finalizers=[TRACKING], **meta)
-    state = {"terminated": {"exitCode": code, "finishedAt": finished}}
-    found["status"]["containerStatuses"] = [{"name": "c", "state": state}]
-    return found
-
-
-def job(**spec: Any) -> dict[str, Any]:
-    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c"}]}}
-    return {
-        "metadata": {"name": "j", "uid": "uid-j", "namespace": "ns"},
-        "spec": {"completions": 1, "parallelism": 1, "template": template, **spec},
-        "status": {"startTime": rfc3339(NOW - timedelta(seconds=50))},
     }
 
 
@@ -170,83 +152,6 @@ def test_deployment_status_tells_when_it_is_done_and_when_it_is_stuck() -> None:
 
 
 # -- Job
-
-
-@pytest.mark.parametrize(("text", "indexes"), [("", set()), ("0-2,4", {0, 1, 2, 4}), ("3", {3}), ("1,3", {1, 3})])
-def test_completed_indexes(text: str, indexes: set[int]) -> None:
-    assert parse_indexes(text) == indexes and format_indexes(indexes) == text
-
-
-def test_a_job_starts_as_many_pods_as_may_run_together() -> None:
-    assert len(jobplan.plan(job(completions=5, parallelism=2), [], NOW).create) == 2
-    assert len(jobplan.plan(job(completions=5, parallelism=2), [pod("a")], NOW).create) == 1
-    assert jobplan.plan(job(completions=5, parallelism=2, suspend=True), [pod("a")], NOW).delete
-
-
-def test_a_job_completes_only_after_its_pods_are_counted() -> None:
-    subject, done = job(), ended("a", 0)
-    first = jobplan.plan(subject, [done], NOW)
-    assert "SuccessCriteriaMet" in condition_types(first.status) and "Complete" not in condition_types(first.status)
-    subject["status"] = first.status
-    assert jobplan.releasable(subject, [done]) == [done]
-    done["metadata"]["finalizers"] = []
-    second = jobplan.plan(subject, [done], NOW)
-    assert condition_types(second.status)["Complete"] == "CompletionsReached" and second.status["succeeded"] == 1
-    subject["status"] = second.status
-    assert jobplan.plan(subject, [], NOW).status["succeeded"] == 1
-
-
-def test_a_failed_pod_is_replaced_after_a_back_off() -> None:
-    waiting = jobplan.plan(job(), [ended("a", 1, ago=1)], NOW, backoff_base=4.0)
-    assert not waiting.create and waiting.look_again == 3.0
-    assert jobplan.plan(job(), [ended("a", 1, ago=2)], NOW).create == (None,)
-    twice = jobplan.plan(job(), [ended("a", 1, ago=9), ended("b", 1, ago=1)], NOW)
-    assert not twice.create and twice.look_again == 1.0
-
-
-@pytest.mark.parametrize(
-    ("spec", "pods", "reason"),
-    [
-        ({"backoffLimit": 1}, [ended("a", 1), ended("b", 1)], "BackoffLimitExceeded"),
-        ({"activeDeadlineSeconds": 10}, [pod("a")], "DeadlineExceeded"),
-        (
-            {"podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}]}},
-            [ended("a", 42)],
-            "PodFailurePolicy",
-        ),
-    ],
-)
-def test_jobs_fail(spec: dict[str, Any], pods: list[Any], reason: str) -> None:
-    assert condition_types(jobplan.plan(job(**spec), pods, NOW).status) == {"FailureTarget": reason}
-
-
-def test_disrupted_pods_may_be_ignored() -> None:
-    rule = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
-    subject = job(backoffLimit=0, podFailurePolicy={"rules": [rule]})
-    lost = ended("a", 137)
-    lost["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True"}]
-    decided = jobplan.plan(subject, [lost], NOW)
-    assert decided.status["uncountedTerminatedPods"]["failed"] == [] and decided.create == (None,)
-
-
-def test_an_indexed_job_fills_the_free_indexes() -> None:
-    taken = {jobplan.INDEX: "1"}
-    subject = job(completions=3, parallelism=3, completionMode="Indexed")
-    assert jobplan.plan(subject, [pod("a", annotations=taken)], NOW).create == (0, 2)
-    done = jobplan.plan(subject, [ended("a", 0, annotations=taken)], NOW)
-    assert done.status["completedIndexes"] == "1" and done.create == (0, 2)
-
-
-def test_a_finished_job_is_deleted_after_its_time_to_live() -> None:
-    subject = job(ttlSecondsAfterFinished=60)
-    subject["status"]["conditions"] = [
-        {"type": "Complete", "status": "True", "lastTransitionTime": rfc3339(NOW), "reason": "x", "message": ""}
-    ]
-    assert not jobplan.plan(subject, [], NOW + timedelta(seconds=30)).delete_job
-    assert jobplan.plan(subject, [], NOW + timedelta(seconds=60)).delete_job
-
-
-# -- endpoints, scheduler
 
 
 def test_slices_resolve_named_ports_and_tell_what_is_ready() -> None:

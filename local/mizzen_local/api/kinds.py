@@ -109,6 +109,7 @@ def _job(_: Machinery, job: Object, old: Object | None) -> None:
     if old is not None:
         spec.setdefault("selector", old["spec"].get("selector"))
         return
+    job["status"] = {}
     if spec.get("manualSelector"):
         return
     metadata = spec["template"].setdefault("metadata", {})

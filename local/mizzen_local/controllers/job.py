@@ -5,16 +5,19 @@ from __future__ import annotations
 import secrets
 
 from mizzen_local.client import ApiError, Client, Object
-from mizzen_local.controllers import jobplan
+from mizzen_local.controllers import jobindexes, jobplan
 from mizzen_local.controllers.informer import Informers, Worker
-from mizzen_local.controllers.jobplan import INDEX, TRACKING
+from mizzen_local.controllers.jobindexes import INDEX, Failures
+from mizzen_local.controllers.jobplan import TRACKING
 from mizzen_local.controllers.pods import pod_from_template
 from mizzen_local.objects import Key, controller_of, key_of, meta, owned_by, stable_hash, utc_now
 from mizzen_local.recorder import Recorder
 from mizzen_local.resources import JOBS, PODS
 
+_CONTROLLER = "kubernetes.io/job-controller"
 
-def job_pod(job: Object, index: int | None) -> Object:
+
+def job_pod(job: Object, index: int | None, failures: Failures | None = None) -> Object:
     pod = pod_from_template(job["spec"]["template"], job, "batch/v1", "Job")
     name, uid = meta(job)["name"], meta(job)["uid"]
     labels = pod["metadata"]["labels"]
@@ -27,11 +30,14 @@ def job_pod(job: Object, index: int | None) -> Object:
     del pod["metadata"]["generateName"]
     pod["metadata"]["name"] = f"{name[:50]}-{index}-{stable_hash(secrets.token_hex(8), 5)}"
     pod["metadata"]["annotations"][INDEX] = labels[INDEX] = str(index)
+    if failures is not None:
+        pod["metadata"]["annotations"].update(jobindexes.notes(failures))
     pod["spec"].setdefault("hostname", f"{name[:55]}-{index}")
-    source = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{INDEX}']"}}
+    source = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.labels['{INDEX}']"}}
     for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:
-        env = [e for e in container.get("env") or [] if e["name"] != "JOB_COMPLETION_INDEX"]
-        container["env"] = [*env, {"name": "JOB_COMPLETION_INDEX", "valueFrom": source}]
+        env = container.get("env") or []
+        if all(entry["name"] != "JOB_COMPLETION_INDEX" for entry in env):
+            container["env"] = [*env, {"name": "JOB_COMPLETION_INDEX", "valueFrom": source}]
     return pod
 
 
@@ -56,6 +62,8 @@ class JobController:
                     if (controller_of(pod) or {}).get("name") == key[1] and controller_of(pod)["kind"] == "Job":  # type: ignore[index]
                         await self._release(pod)
             return None
+        if job["spec"].get("managedBy") not in (None, _CONTROLLER):
+            return None
         owned = [pod for pod in self.pods.in_namespace(key[0]) if owned_by(pod, meta(job)["uid"])]
         if meta(job).get("deletionTimestamp"):
             for pod in owned:
@@ -71,9 +79,9 @@ class JobController:
         for pod in jobplan.releasable(job, owned):
             await self._release(pod)
         for pod in decided.delete:
-            await self._delete(job, pod)
+            await self._delete(job, pod, counts=decided.counts)
         for index in decided.create:
-            await self._create(job, index)
+            await self._create(job, index, decided.failures.get(index) if index is not None else None)
         return decided.look_again
 
     async def _write_status(self, job: Object, status: Object) -> Object:
@@ -105,9 +113,10 @@ class JobController:
         if not (meta(answer).get("deletionTimestamp") and not rest):
             self.pods.observe(answer)
 
-    async def _delete(self, job: Object, pod: Object) -> None:
-        """Pods that the controller itself ends count as neither failed nor succeeded."""
-        await self._release(pod)
+    async def _delete(self, job: Object, pod: Object, *, counts: bool) -> None:
+        """Pods that are too many count as neither failed nor succeeded; those that end with their Job do."""
+        if not counts:
+            await self._release(pod)
         try:
             answer = await self.client.delete(PODS, meta(pod)["name"], meta(pod)["namespace"], uid=meta(pod)["uid"])
         except ApiError as error:
@@ -120,9 +129,9 @@ class JobController:
             self.pods.forget(pod)
         self._say(job, "SuccessfulDelete", f"Deleted pod: {meta(pod)['name']}")
 
-    async def _create(self, job: Object, index: int | None) -> None:
+    async def _create(self, job: Object, index: int | None, failures: Failures | None) -> None:
         try:
-            pod = await self.client.create(PODS, job_pod(job, index), meta(job)["namespace"])
+            pod = await self.client.create(PODS, job_pod(job, index, failures), meta(job)["namespace"])
         except ApiError as error:
             self._say(job, "FailedCreate", f"Error creating: {error}", warning=True)
             raise

@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from mizzen_local.client import Object
+from mizzen_local.controllers import jobfailures, jobindexes
+from mizzen_local.controllers.jobfailures import back_off_left, failure_action, is_failed, replaces_when_failed
+from mizzen_local.controllers.jobindexes import Failures, format_indexes, index_of, parse_indexes
 from mizzen_local.controllers.pods import deletion_rank, is_ready
 from mizzen_local.objects import is_active_pod, is_true, meta, parse_time, rfc3339, with_condition
 
 TRACKING = "batch.kubernetes.io/job-tracking"
-INDEX = "batch.kubernetes.io/job-completion-index"
-BACKOFF_MAX = 360.0
 
 
 @dataclass(frozen=True)
@@ -23,73 +24,12 @@ class Plan:
     look_again: float | None = None
     delete_job: bool = False
     events: tuple[tuple[str, str, str], ...] = field(default=())  # (type, reason, message)
-
-
-def parse_indexes(text: str) -> set[int]:
-    """`"0-2,4"` is {0, 1, 2, 4}."""
-    found: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return found
-
-
-def format_indexes(indexes: set[int]) -> str:
-    parts: list[str] = []
-    start = previous = None
-    for index in [*sorted(indexes), None]:
-        if start is not None and previous is not None and index != previous + 1:
-            parts.append(str(start) if start == previous else f"{start}-{previous}")
-            start = None
-        if start is None:
-            start = index
-        previous = index
-    return ",".join(parts)
-
-
-def index_of(pod: Object) -> int | None:
-    text = (meta(pod).get("annotations") or {}).get(INDEX)
-    return int(text) if text is not None and text.isdigit() else None
+    counts: bool = False  # whether the deleted pods count as failed
+    failures: dict[int, Failures] = field(default_factory=dict)  # of the indexes whose pods are created
 
 
 def finished(job: Object) -> bool:
     return is_true(job, "Complete") or is_true(job, "Failed")
-
-
-def _finish_time(pod: Object) -> datetime | None:
-    times = [
-        parse_time(s["state"]["terminated"]["finishedAt"])
-        for s in (pod.get("status") or {}).get("containerStatuses") or []
-        if (s.get("state") or {}).get("terminated", {}).get("finishedAt")
-    ]
-    if times:
-        return max(times)
-    stamp = meta(pod).get("deletionTimestamp") or meta(pod).get("creationTimestamp")
-    return parse_time(stamp) if stamp else None
-
-
-def failure_action(job: Object, pod: Object) -> tuple[str, str]:
-    """(Ignore | FailJob | Count, message) by the first rule of podFailurePolicy that matches."""
-    for number, rule in enumerate((job["spec"].get("podFailurePolicy") or {}).get("rules") or []):
-        wanted = rule.get("onExitCodes")
-        if wanted:
-            for status in (pod.get("status") or {}).get("containerStatuses") or []:
-                code = (status.get("state") or {}).get("terminated", {}).get("exitCode")
-                named = wanted.get("containerName") in (None, status["name"])
-                inside = code in wanted["values"]
-                if code and named and (inside if wanted["operator"] == "In" else not inside):
-                    return rule["action"], (
-                        f"Container {status['name']} for pod {meta(pod)['namespace']}/{meta(pod)['name']} failed with "
-                        f"exit code {code} matching {rule['action']} rule at index {number}"
-                    )
-        for pattern in rule.get("onPodConditions") or []:
-            for found in (pod.get("status") or {}).get("conditions") or []:
-                if found["type"] == pattern["type"] and found["status"] == pattern.get("status", "True"):
-                    return rule["action"], (
-                        f"Pod {meta(pod)['namespace']}/{meta(pod)['name']} has condition {found['type']} "
-                        f"matching {rule['action']} rule at index {number}"
-                    )
-    return "Count", ""
 
 
 @dataclass
@@ -101,6 +41,7 @@ class _Count:
     uncounted_succeeded: list[str]
     uncounted_failed: list[str]
     completed: set[int]
+    failed_indexes: set[int]
     fail_job: str = ""
 
     @property
@@ -123,29 +64,31 @@ def tally(job: Object, pods: list[Object]) -> _Count:
         uncounted_succeeded=[uid for uid in before_ok if uid in held],
         uncounted_failed=[uid for uid in before_failed if uid in held],
         completed=parse_indexes(status.get("completedIndexes") or ""),
+        failed_indexes=parse_indexes(status.get("failedIndexes") or ""),
     )
     known = {*before_ok, *before_failed}
     indexed = job["spec"].get("completionMode") == "Indexed"
-    waits = _replaces_when_failed(job)
+    per_index = "backoffLimitPerIndex" in job["spec"]
     for pod in pods:
         uid = meta(pod)["uid"]
         if uid not in held or uid in known:
             continue
         phase = (pod.get("status") or {}).get("phase")
-        terminating = bool(meta(pod).get("deletionTimestamp"))
+        index = index_of(pod)
         if phase == "Succeeded":
-            index = index_of(pod)
             if indexed and (index is None or index in count.completed):
                 continue
             if index is not None:
                 count.completed.add(index)
             count.uncounted_succeeded.append(uid)
-        elif phase == "Failed" or (terminating and not waits):
+        elif is_failed(job, pod):
             action, message = failure_action(job, pod)
             if action == "FailJob":
                 count.fail_job = count.fail_job or message
             if action != "Ignore":
                 count.uncounted_failed.append(uid)
+            if per_index and index is not None and jobfailures.index_failed(job, pod):
+                count.failed_indexes.add(index)
     return count
 
 
@@ -160,23 +103,6 @@ def releasable(job: Object, pods: list[Object]) -> list[Object]:
         if TRACKING in (meta(pod).get("finalizers") or [])
         and (meta(pod)["uid"] in noted or done or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"))
     ]
-
-
-def _replaces_when_failed(job: Object) -> bool:
-    default = "Failed" if job["spec"].get("podFailurePolicy") else "TerminatingOrFailed"
-    return (job["spec"].get("podReplacementPolicy") or default) == "Failed"
-
-
-def back_off_left(pods: list[Object], base: float, now: datetime) -> float:
-    """Seconds before the next pod may start: `base` doubled with each failure since the last success."""
-    ended = [(_finish_time(p), (p.get("status") or {}).get("phase")) for p in pods if not is_active_pod(p)]
-    good = [t for t, phase in ended if t and phase == "Succeeded"]
-    since = max(good) if good else None
-    bad = [t for t, phase in ended if t and phase == "Failed" and (since is None or t > since)]
-    if not bad:
-        return 0.0
-    delay = min(base * 2.0 ** (len(bad) - 1), BACKOFF_MAX)
-    return max(0.0, delay - (now - max(bad)).total_seconds())
 
 
 def _failure(job: Object, pods: list[Object], count: _Count, now: datetime) -> tuple[str, str] | None:
@@ -199,14 +125,25 @@ def _failure(job: Object, pods: list[Object], count: _Count, now: datetime) -> t
     started = status.get("startTime")
     if deadline is not None and started and (now - parse_time(started)).total_seconds() >= deadline:
         return "DeadlineExceeded", "Job was active longer than specified deadline"
+    if "backoffLimitPerIndex" in spec:
+        return jobindexes.failed_enough(job, count.completed, count.failed_indexes)
     return None
 
 
-def _succeeded(job: Object, active: int, count: _Count) -> bool:
+def _success(job: Object, active: int, count: _Count) -> tuple[str, str] | None:
     completions = job["spec"].get("completions")
-    if completions is None:
-        return count.all_succeeded > 0 and active == 0
-    return count.all_succeeded >= int(completions)
+    if job["spec"].get("completionMode") == "Indexed":
+        met = jobindexes.success_policy(job, count.completed)
+        if met:
+            return "SuccessPolicy", met
+    done = count.all_succeeded > 0 and active == 0 if completions is None else count.all_succeeded >= completions
+    return ("CompletionsReached", "Reached expected number of succeeded pods") if done else None
+
+
+def _noted(conditions: list[Object], kind: str) -> tuple[str, str] | None:
+    """What an interim condition says, which stays the verdict."""
+    found = (c for c in conditions if c["type"] == kind and c["status"] == "True")
+    return next(((c["reason"], c["message"]) for c in found), None)
 
 
 def plan(job: Object, pods: list[Object], now: datetime, backoff_base: float = 1.0) -> Plan:
@@ -219,39 +156,47 @@ def plan(job: Object, pods: list[Object], now: datetime, backoff_base: float = 1
     stamp = rfc3339(now)
     conditions = list(before.get("conditions") or [])
     status: dict[str, Any] = {
-        "active": len(active),
+        "active": len(active) or None,  # nought is left out, as Go writes it
         "ready": sum(is_ready(p) for p in active),
         "terminating": len(ending),
-        "succeeded": count.succeeded,
-        "failed": count.failed,
+        "succeeded": count.succeeded or None,
+        "failed": count.failed or None,
         "uncountedTerminatedPods": {"succeeded": count.uncounted_succeeded, "failed": count.uncounted_failed},
         "startTime": before.get("startTime"),
         "completionTime": before.get("completionTime"),
         "conditions": conditions,
     }
     if spec.get("completionMode") == "Indexed":
-        status["completedIndexes"] = format_indexes(count.completed)
+        status["completedIndexes"] = format_indexes(count.completed) or None
+        if "backoffLimitPerIndex" in spec:
+            status["failedIndexes"] = format_indexes(count.failed_indexes)
     if finished(job):
         return _after(job, status, now)
     if spec.get("suspend"):
         return _suspended(job, status, active, stamp)
     events: list[tuple[str, str, str]] = []
     if is_true(job, "Suspended"):
-        conditions = with_condition(conditions, "Suspended", "False", "JobResumed", "Job resumed", stamp)
+        conditions = _with_condition(conditions, "Suspended", "False", "JobResumed", "Job resumed", stamp)
         events.append(("Normal", "Resumed", "Job resumed"))
     status["conditions"] = conditions
     if not status["startTime"] or is_true(job, "Suspended"):
         status["startTime"] = stamp
-    failure = next(
-        ((c["reason"], c["message"]) for c in conditions if c["type"] == "FailureTarget" and c["status"] == "True"),
-        None,
-    ) or _failure(job, pods, count, now)
+    success = _noted(conditions, "SuccessCriteriaMet")
+    failure = None if success else _noted(conditions, "FailureTarget") or _failure(job, pods, count, now)
     if failure:
         return _ending(status, active, ending, "FailureTarget", "Failed", failure, stamp)
-    if is_true(job, "SuccessCriteriaMet") or _succeeded(job, len(active), count):
-        reached = ("CompletionsReached", "Reached expected number of succeeded pods")
-        return _ending(status, active, ending, "SuccessCriteriaMet", "Complete", reached, stamp)
+    success = success or _success(job, len(active), count)
+    if success:
+        return _ending(status, active, ending, "SuccessCriteriaMet", "Complete", success, stamp)
     return _keep_going(job, pods, status, active, ending, count, events, now, backoff_base)
+
+
+def _with_condition(
+    conditions: list[Object], kind: str, status: str, reason: str, message: str, now: str
+) -> list[Object]:
+    """A Job's conditions also say when they were looked at, which is when they were set."""
+    found = with_condition(conditions, kind, status, reason, message, now)
+    return [{**entry, "lastProbeTime": entry.get("lastProbeTime") or entry["lastTransitionTime"]} for entry in found]
 
 
 def _terminal(pod: Object) -> bool:
@@ -271,7 +216,7 @@ def _after(job: Object, status: Object, now: datetime) -> Plan:
 def _suspended(job: Object, status: Object, active: list[Object], stamp: str) -> Plan:
     events: tuple[tuple[str, str, str], ...] = ()
     if not is_true(job, "Suspended"):
-        status["conditions"] = with_condition(
+        status["conditions"] = _with_condition(
             status["conditions"], "Suspended", "True", "JobSuspended", "Job suspended", stamp
         )
         events = (("Normal", "Suspended", "Job suspended"),)
@@ -284,11 +229,11 @@ def _ending(
 ) -> Plan:
     """The interim condition is set at once, the final one when no pod runs any more."""
     reason, message = why
-    status["conditions"] = with_condition(status["conditions"], first, "True", reason, message, stamp)
+    status["conditions"] = _with_condition(status["conditions"], first, "True", reason, message, stamp)
     uncounted = status["uncountedTerminatedPods"]
     if active or ending or uncounted["succeeded"] or uncounted["failed"]:
-        return Plan(status, delete=tuple(active))
-    status["conditions"] = with_condition(status["conditions"], last, "True", reason, message, stamp)
+        return Plan(status, delete=tuple(active), counts=last == "Failed")
+    status["conditions"] = _with_condition(status["conditions"], last, "True", reason, message, stamp)
     if last == "Complete":
         status["completionTime"] = stamp
         return Plan(status, events=(("Normal", "Completed", "Job completed"),))
@@ -311,24 +256,45 @@ def _keep_going(  # noqa: PLR0913, PLR0917
     parallelism = 1 if parallelism is None else parallelism
     completions = spec.get("completions")
     if completions is not None:
-        wanted = min(parallelism, completions - count.all_succeeded)
+        wanted = min(parallelism, completions - count.all_succeeded - len(count.failed_indexes))
     else:
         wanted = len(active) if count.all_succeeded else parallelism
         wanted = min(wanted, parallelism)
-    present = len(active) + (len(ending) if _replaces_when_failed(job) else 0)
+    present = len(active) + (len(ending) if replaces_when_failed(job) else 0)
     surplus = tuple(sorted(active, key=deletion_rank)[: max(0, len(active) - wanted)])
     missing = max(0, wanted - present)
-    look_again: float | None = None
-    if missing:
-        look_again = back_off_left(pods, backoff_base, now) or None
-        missing = 0 if look_again else missing
     create: tuple[int | None, ...] = (None,) * missing
-    if spec.get("completionMode") == "Indexed" and missing:
-        taken = count.completed | {i for p in [*active, *ending] if (i := index_of(p)) is not None}
-        free = [i for i in range(completions or 0) if i not in taken]
-        create = tuple(free[:missing])
+    failures: dict[int, Failures] = {}
+    look_again: float | None = None
+    if spec.get("completionMode") == "Indexed":
+        busy = [*active, *ending] if replaces_when_failed(job) else active
+        taken = count.completed | count.failed_indexes | {i for p in busy if (i := index_of(p)) is not None}
+        create = tuple(index for index in range(completions or 0) if index not in taken)[:missing]
+    if "backoffLimitPerIndex" in spec:
+        failures, look_again = _after_failures(job, pods, create, backoff_base, now)
+        create = tuple(failures)
+    elif create:
+        look_again = back_off_left(pods, backoff_base, now) or None
+        create = () if look_again else create
     if spec.get("activeDeadlineSeconds") is not None:
         spent = (now - parse_time(status["startTime"])).total_seconds()
         left = max(0.05, spec["activeDeadlineSeconds"] - spent + 0.05)
         look_again = left if look_again is None else min(left, look_again)
-    return Plan(status, create, surplus, look_again, events=tuple(events))
+    return Plan(status, create, surplus, look_again, events=tuple(events), failures=failures)
+
+
+def _after_failures(
+    job: Object, pods: list[Object], wanted: tuple[int | None, ...], base: float, now: datetime
+) -> tuple[dict[int, Failures], float | None]:
+    """Which indexes may start now, with how often they have failed, and when the next of the others may."""
+    ready: dict[int, Failures] = {}
+    waits = []
+    for index in wanted:
+        assert index is not None
+        failures, last = jobfailures.failures_of(job, pods, index)
+        left = jobfailures.index_back_off_left(failures, last, base, now)
+        if left:
+            waits.append(left)
+        else:
+            ready[index] = failures
+    return ready, min(waits, default=None)
