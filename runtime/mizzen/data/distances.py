@@ -126,7 +126,11 @@ def wasserstein(reference: Cdf, current: Cdf, n: int, m: int, rank_error: float)
 
 
 def chi2_quantile(freedom: int) -> float:
-    """The value that χ² exceeds with probability ALPHA (Wilson, Hilferty 1931; within 1 %)."""
+    """The value that χ² exceeds with probability ALPHA: exact for one and two, else by Wilson, Hilferty 1931."""
+    if freedom == 1:
+        return _Z_TWO_SIDED**2
+    if freedom == 2:
+        return -2 * math.log(ALPHA)
     part = 2 / (9 * freedom)
     return float(freedom * (1 - part + _Z * math.sqrt(part)) ** 3)
 

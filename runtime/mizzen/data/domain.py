@@ -36,20 +36,27 @@ def classify(reference: RowSample, current: RowSample, columns: Sequence[str]) -
     n, m = len(reference.keys), len(current.keys)
     if not features or min(n, m) < 20:
         return None
-    x = np.column_stack(features)
-    sides = np.repeat([-1.0, 1.0], [n, m])
-    # Samples are ordered by random keys, so every other row is a random half; sides weigh alike.
-    halves = np.concatenate((np.arange(n), np.arange(m))) % 2
-    weights = np.where(sides < 0, (n + m) / (2 * n), (n + m) / (2 * m))
-    kernel = (1 + x @ x.T / x.shape[1]) ** 2
+    x = np.column_stack(features).astype(np.float32)  # halves the time, and areas need no more digits
+    sides = np.repeat(np.array([-1, 1], np.float32), [n, m])
+    ridges = np.repeat(np.array([n, m], np.float32), [n, m]) * (2 / (n + m)) * _RIDGE * math.sqrt((n + m) / 2)
+    # Samples are ordered by random keys, so every other row is a random half.
+    halves = [np.flatnonzero(np.concatenate((np.arange(n), np.arange(m))) % 2 == part) for part in (0, 1)]
+    across = _kernel(x[halves[0]], x[halves[1]])
     areas = []
-    for part in (0, 1):
-        train, test = np.flatnonzero(halves == part), np.flatnonzero(halves != part)
-        system = kernel[np.ix_(train, train)] + np.diag(_RIDGE * math.sqrt(len(train)) / weights[train])
-        scores = kernel[np.ix_(test, train)] @ np.linalg.solve(system, sides[train])
-        areas.append(_auc(scores, sides[test] > 0))
+    for train, test, between in ((halves[0], halves[1], across.T), (halves[1], halves[0], across)):
+        system = _kernel(x[train], x[train])
+        system[np.diag_indices_from(system)] += ridges[train]
+        areas.append(_auc(between @ np.linalg.solve(system, sides[train]), sides[test] > 0))
     error = math.sqrt((n + m + 1) / (12 * n * m))
     return Domain(sum(areas) / 2, 0.5 + NormalDist().inv_cdf(1 - ALPHA) * error, min(n, m))
+
+
+def _kernel(x: Numbers, y: Numbers) -> Numbers:
+    product: Numbers = x @ y.T
+    product /= x.shape[1]
+    product += 1
+    product *= product
+    return product
 
 
 def _features(reference: Numbers, current: Numbers) -> list[Numbers]:

@@ -233,18 +233,10 @@ def _bins(mine: NumberSketch, theirs: NumberSketch, a: ColumnProfile, b: ColumnP
 
 
 def _categories(a: ColumnProfile, b: ColumnProfile) -> tuple[Numbers, Numbers]:
-    """Rows of each category, of all others together, and without a value.
-
-    Categories whose count is not sure to within a fifth are among the others.
-    """
-    assert a.frequent is not None and b.frequent is not None
-    mine, theirs = a.frequent.estimates(), b.frequent.estimates()
-    names = [
-        name
-        for name in {**mine, **theirs}
-        if mine.get(name, 0) >= 5 * a.frequent.error or not a.frequent.error
-        if theirs.get(name, 0) >= 5 * b.frequent.error or not b.frequent.error
-    ]
+    """Rows of each category, of all others together, and without a value."""
+    mine, theirs = _counted(a), _counted(b)
+    # A category that only one side has counted may be among the other's uncounted.
+    names = [name for name in {**mine, **theirs} if (name in mine or _exact(a)) and (name in theirs or _exact(b))]
     counts = []
     for column, own in ((a, mine), (b, theirs)):
         named = [own.get(name, 0) for name in names]
@@ -252,16 +244,26 @@ def _categories(a: ColumnProfile, b: ColumnProfile) -> tuple[Numbers, Numbers]:
     return counts[0], counts[1]
 
 
+def _counted(column: ColumnProfile) -> dict[str, int]:
+    """Categories whose count is sure to within a fifth."""
+    assert column.frequent is not None
+    least = 5 * column.frequent.error
+    return {name: count for name, count in column.frequent.estimates().items() if count >= least}
+
+
+def _exact(column: ColumnProfile) -> bool:
+    return column.frequent is not None and column.frequent.exact
+
+
 def _with_missing(counts: Numbers, column: ColumnProfile) -> Numbers:
     return np.append(counts, column.rows - column.present).astype(np.float64)
 
 
 def _are_categories(a: ColumnProfile, b: ColumnProfile) -> bool:
-    """Whether the counted strings make up most of the rows, on both sides."""
+    """Whether categories that occur more than once make up most of the rows, on both sides."""
     for column in (a, b):
-        assert column.frequent is not None
-        repeated = sum(count for count in column.frequent.estimates().values() if count > 1)
-        if column.frequent.rows and repeated < _CATEGORICAL * column.frequent.rows:
+        repeated = sum(count for count in _counted(column).values() if count > 1)
+        if repeated < _CATEGORICAL * column.present:
             return False
     return True
 

@@ -10,7 +10,7 @@ import numpy as np
 from mizzen.data.sketches.hashing import Numbers, pack, unpack
 
 BINS = 128
-_FINEST, _COARSEST = -1000, 1017
+_FINEST, _COARSEST = -1000, 1019
 
 
 class Histogram:
@@ -32,6 +32,8 @@ class Histogram:
         exponent = _exponent(low, high)
         start = _bin(low, exponent)
         scaled = values * 2.0**-exponent
+        if low < 0 and exponent > 0:
+            scaled[(scaled == 0) & (values < 0)] = -1  # too small for a float now, but below zero all the same
         np.floor(scaled, out=scaled)
         scaled -= start
         counts = np.bincount(scaled.astype(np.int64), weights, minlength=_bin(high, exponent) - start + 1)
@@ -56,7 +58,10 @@ class Histogram:
     @property
     def edges(self) -> Numbers:
         """One more than bins, float64."""
-        return np.array([math.ldexp(self.start + i, self.exponent) for i in range(len(self.counts) + 1)])
+        bins = np.arange(self.start, self.start + len(self.counts) + 1, dtype=np.float64)
+        with np.errstate(over="ignore"):  # the last edge may be beyond the greatest float
+            edges: Numbers = np.ldexp(bins, self.exponent)
+        return edges
 
     def to_json(self) -> dict[str, Any]:
         return {"exponent": self.exponent, "start": self.start, "counts": pack(self.counts)}
@@ -68,8 +73,12 @@ class Histogram:
 
 def _exponent(low: float, high: float) -> int:
     """The least exponent with which low..high fits, and with which bin numbers are exact in a float."""
-    exponent = max(_FINEST, math.frexp(max(abs(low), abs(high)))[1] - 52)
-    exponent = max(exponent, math.frexp(high / BINS - low / BINS)[1] - 2)
+    exponent = _FINEST
+    for value in (low, high):
+        if value:
+            exponent = max(exponent, math.frexp(value)[1] - 52)
+    if apart := high / BINS - low / BINS:
+        exponent = max(exponent, math.frexp(apart)[1] - 2)
     while _bin(high, exponent) - _bin(low, exponent) >= BINS:
         exponent += 1
     assert exponent <= _COARSEST
@@ -77,4 +86,5 @@ def _exponent(low: float, high: float) -> int:
 
 
 def _bin(value: float, exponent: int) -> int:
-    return math.floor(value * 2.0**-exponent)
+    scaled = value * 2.0**-exponent
+    return -1 if value < 0 and scaled == 0 else math.floor(scaled)
