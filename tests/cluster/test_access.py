@@ -384,7 +384,6 @@ async def test_events_tell_of_objects(http: Http, cluster: Cluster) -> None:
     assert "Tested" in cluster.kubectl("events", "--for", "configmap/eventful")
 
 
-@pytest.mark.embedded_lacks("only the core group has Events")
 async def test_both_event_groups_show_the_same_events(http: Http) -> None:
     about = await http.create("configmaps", config_map("noted"))
     body = {

@@ -106,6 +106,7 @@ BUILTINS: tuple[Builtin, ...] = (
         ADMISSION, "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration",
         namespaced=False, categories=("api-extensions",), generation=True,
     ),
+    Builtin("events.k8s.io", "v1", "events", "Event", short_names=("ev",)),
     Builtin(AUTHZ, "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False, virtual=True),
     Builtin(AUTHZ, "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False, virtual=True),
     Builtin(AUTHZ, "v1", "selfsubjectrulesreviews", "SelfSubjectRulesReview", namespaced=False, virtual=True),

@@ -18,6 +18,7 @@ from mizzen_local.api import (
     checks,
     crds,
     defaults,
+    eventforms,
     kinds,
     lastapplied,
     metering,
@@ -72,6 +73,8 @@ class Machinery:
 
     def served(self, info: ResourceInfo, entry: Entry) -> Entry:
         """The entry in the version asked for: its apiVersion, and of its fields those that the version has."""
+        if info.group == eventforms.GROUP and entry.obj["apiVersion"] == "v1":
+            return Entry(eventforms.to_new(entry.obj), entry.rv)
         if info.crd is None or entry.obj["apiVersion"] == info.api_version:
             return entry
         return Entry(schema.clean(info.schema, {**entry.obj, "apiVersion": info.api_version}, "", []), entry.rv)
@@ -79,7 +82,16 @@ class Machinery:
     def create(self, info: ResourceInfo, namespace: str, body: Any, options: WriteOptions) -> Entry:
         obj = bodies.decode(self.registry, info, namespace, "", body, options)
         self._reset_status(info, obj, None)
-        return self._create(info, namespace, obj, options, Writer(options.manager))
+        kept, obj = self._as_kept(info, obj)
+        return self.served(info, self._create(kept, namespace, obj, options, Writer(options.manager)))
+
+    def _as_kept(self, info: ResourceInfo, obj: Object) -> tuple[ResourceInfo, Object]:
+        """The resource and the form in which an object is stored, where those are not its own."""
+        if info.group != eventforms.GROUP:
+            return info, obj
+        core = self.registry.get("", "v1", "events")
+        assert core is not None
+        return core, eventforms.to_core(obj)
 
     def _create(
         self, info: ResourceInfo, namespace: str, obj: Object, options: WriteOptions, writer: Writer | None
@@ -130,7 +142,9 @@ class Machinery:
         if info.crd is not None and not obj["metadata"].get("resourceVersion"):
             cause = status.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
             raise status.invalid(info.plural, info.group, name, [cause])
-        return self._replace(info, namespace, found, obj, options, Writer(options.manager, subresource))
+        kept, obj = self._as_kept(info, obj)
+        entry = self._replace(kept, namespace, found, obj, options, Writer(options.manager, subresource))
+        return self.served(info, entry)
 
     def patch(
         self,
@@ -144,11 +158,13 @@ class Machinery:
     ) -> tuple[Entry, bool]:
         """Apply a patch of type json, merge, strategic or apply; returns the entry and whether it was created."""
         found = self.store.get(info.bucket, namespace, name)
+        if kind == "apply" and info.group == eventforms.GROUP:
+            raise status.unsupported_patch_type()  # ownership is kept in the core form
         if kind == "apply":
             return self._apply(info, namespace, name, found, body, options, subresource)
         if found is None:
             raise status.not_found(info.plural, info.group, name)
-        current = {**found.obj, "apiVersion": info.api_version}
+        current = {**self.served(info, found).obj, "apiVersion": info.api_version}
         if kind == "json":
             patched = patch.json_patch(current, body)
         elif kind == "merge":
@@ -168,7 +184,9 @@ class Machinery:
             given = go_text(body) if kind == "strategic" else orjson.dumps(patched).decode()
             cause = status.invalid_value("patch", given, str(error))
             raise status.invalid("", "", "", [cause]) from error
-        return self._replace(info, namespace, found, obj, options, Writer(options.manager, subresource)), False
+        kept, obj = self._as_kept(info, obj)
+        entry = self._replace(kept, namespace, found, obj, options, Writer(options.manager, subresource))
+        return self.served(info, entry), False
 
     def _apply(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from mizzen_local.api import definitions, schema
+from mizzen_local.api import definitions, eventforms, schema
 from mizzen_local.api.builtins import BUILTINS, Builtin
 from mizzen_local.client import Object
 
@@ -38,7 +38,7 @@ class ResourceInfo:
 
     @cached_property
     def bucket(self) -> str:
-        return f"{self.group}/{self.plural}"
+        return eventforms.BUCKET if self.group == eventforms.GROUP else f"{self.group}/{self.plural}"
 
     @cached_property
     def list_kind(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mizzen_local.api import eventforms
 from mizzen_local.api.registry import ResourceInfo
 from mizzen_local.client import Object
 
@@ -14,7 +15,8 @@ def build(info: ResourceInfo, objects: list[Object], version: str, query: dict[s
     include = query.get("includeObject", "Metadata")
     rows = []
     for obj in objects:
-        row: Object = {"cells": [column.cell(obj) for column in found]}
+        shown = eventforms.to_core(obj) if info.group == eventforms.GROUP else obj
+        row: Object = {"cells": [column.cell(shown) for column in found]}
         if include == "Object":
             row["object"] = obj
         elif include != "None":
