@@ -14,6 +14,8 @@ import pytest
 from tests.cluster.client import Cluster, Http, eventually
 from tests.cluster.objects import FOREVER, Object, conditions, pod, shell
 
+STUBBORN = "trap '' TERM; while :; do sleep 0.1; done"
+
 
 @dataclass(frozen=True)
 class Slots:
@@ -49,14 +51,15 @@ def _takes_pods(node: Object) -> bool:
 
 @pytest.fixture(scope="module")
 def classes(cluster: Cluster) -> Iterator[dict[str, str]]:
-    """PriorityClasses: one that preempts, and one that does not."""
-    names = {policy: f"test-{policy.lower()}-{secrets.token_hex(4)}" for policy in ("PreemptLowerPriority", "Never")}
+    """PriorityClasses: one that preempts, one that does not, and two that anything preempts."""
+    kinds = {"PreemptLowerPriority": 1000, "Never": 1000, "Low": -1, "Lowest": -2}
+    names = {kind: f"test-{kind.lower()}-{secrets.token_hex(4)}" for kind in kinds}
     manifests = [
         {
-            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
-            "value": 1000, "preemptionPolicy": policy,
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": names[kind]},
+            "value": value, "preemptionPolicy": "Never" if kind == "Never" else "PreemptLowerPriority",
         }
-        for policy, name in names.items()
+        for kind, value in kinds.items()
     ]  # fmt: skip
     cluster.apply(*manifests)
     yield names
@@ -185,3 +188,29 @@ async def test_a_more_important_pod_preempts(http: Http, slots: Slots, classes: 
     found = await http.until("pods", "proud", "a node", is_placed)
     assert found["spec"]["nodeName"] == slots.node and "nominatedNodeName" not in found["status"]
     await remove(http, "proud")
+
+
+async def test_the_least_important_pod_goes_unless_a_budget_keeps_it(
+    http: Http, slots: Slots, classes: dict[str, str]
+) -> None:
+    """The victim does not go at once: until its slot is free, the other pod waits for this very node."""
+    for victim, budget in (("lowest", None), ("low", {"minAvailable": 1})):
+        if budget:
+            spec = {**budget, "selector": {"matchLabels": {"app": "lowest"}}}
+            body = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"}, "spec": spec}
+            await http.create("policy/v1/poddisruptionbudgets", body)
+            await http.until("policy/v1/poddisruptionbudgets", "b", "its count", lambda b: "status" in b)
+        for name in ("low", "lowest"):
+            made = slots.pod(name, priorityClassName=classes[name.capitalize()], terminationGracePeriodSeconds=5)
+            made["spec"]["containers"][0]["command"][-1] = STUBBORN
+            await http.create("pods", made)
+            await http.until("pods", name, "a node", is_placed)
+        await http.create("pods", slots.pod("higher"))
+        found = await http.until("pods", "higher", "a node to wait for", lambda p: "nominatedNodeName" in p["status"])
+        assert found["status"]["nominatedNodeName"] == slots.node and "nodeName" not in found["spec"]
+        await http.until("pods", victim, "its end", lambda p: "deletionTimestamp" in p["metadata"])
+        spared = "low" if victim == "lowest" else "lowest"
+        assert "deletionTimestamp" not in (await http.get("pods", spared))["metadata"]
+        await http.call("DELETE", http.path("pods", victim), {"gracePeriodSeconds": 0})
+        await http.until("pods", "higher", "a node", is_placed)
+        await remove(http, "higher", spared)
