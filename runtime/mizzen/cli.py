@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +27,25 @@ _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opti
 def materialize() -> None:
     """Make the version of a Dataset that $MIZZEN_CONFIG describes (runs in a pod)."""
     _run_workload("mizzen.data.command", "Dataset")
+
+
+@data.command()
+def diff(
+    a: Annotated[str, typer.Argument(help="Folder or URI of a version, or NAME@VERSION.")],
+    b: Annotated[str, typer.Argument(help="The version to compare it with.")],
+    artifacts: Annotated[
+        str, typer.Option(envvar="MIZZEN_ARTIFACTS_URI", help="Artifacts folder that NAME@VERSION lies in.")
+    ] = "",
+    namespace: Annotated[str, typer.Option(help="Namespace of NAME@VERSION.")] = "default",
+    output: Annotated[str, typer.Option("--output", "-o", help="text or json.")] = "text",
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where the versions differ.")] = False,
+) -> None:
+    """Show what has changed between two versions of a Dataset.
+
+    VERSION is how a fingerprint begins, latest, or previous.
+    """
+    run = _load("mizzen.data.diff.command", "runtime").run
+    raise typer.Exit(run(a, b, artifacts, namespace, output, exit_code=exit_code))
 
 
 @app.command()

@@ -12,6 +12,7 @@ from mizzen_api.conditions import Reason
 from mizzen_api.dataset_expectations import OnViolation
 
 SAMPLES = 5  # broken rows that a result shows, the first ones
+ROW_KINDS = ("nulls", "range", "set", "pattern", "expression", "unique")  # whose violations are rows
 SAMPLE_LENGTH = 80  # reports travel further than data: nobody's whole text goes along
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mizzen.data.expectations.results import Outcome, cut
 from mizzen.data.report.view import Bins, Column, Drift, FeatureDrift, Part, Report, Source, Step, Unit
+from mizzen.data.report.wording import number
 from mizzen_api import contract
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def step_of(step: Mapping[str, Any]) -> Step:
 
 def _brief(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return number(value)
     if isinstance(value, bool | int):
         return str(value).lower()
     if isinstance(value, str):

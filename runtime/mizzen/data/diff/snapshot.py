@@ -1,0 +1,163 @@
+"""A published version as a diff reads it: its papers, never its rows; found by folder, URI, or NAME@VERSION."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mizzen.data.expectations.results import Outcome
+from mizzen.errors import UserError
+from mizzen_api import contract
+from mizzen_api.conditions import Reason
+
+if TYPE_CHECKING:
+    from mizzen.data.profiles import Profile
+
+NEWEST = ("latest", "previous")
+_NAME_AT_VERSION = re.compile(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?)@([A-Za-z0-9:]+)")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the papers of one version say. What an older version did not write is empty."""
+
+    uri: str
+    fingerprint: str
+    rows: dict[str, int]
+    target: str = ""
+    classes: tuple[str, ...] = ()
+    schema: dict[str, str] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
+    sources: dict[str, str] = field(default_factory=dict)  # URI to digest, "" where it was not recorded
+    steps: tuple[dict[str, Any], ...] = ()
+    outcome: Outcome | None = None
+    profile: Profile | None = None
+    profile_note: str = ""  # why there is no profile
+    counts: dict[str, int] = field(default_factory=dict)  # bad and dropped rows
+    code_version: str = ""
+
+
+def load(uri: str | Path) -> Snapshot:
+    """Read a version's papers. UserError where there is no version."""
+    from mizzen.data.profiles import Profile
+
+    where = str(uri)
+    read = _reader(where)
+    manifest_text = read(contract.DATASET_MANIFEST)
+    if manifest_text is None:
+        raise UserError(
+            Reason.SOURCE_UNREADABLE,
+            f"there is no dataset version at {where}: it holds no {contract.DATASET_MANIFEST}; name the folder of one "
+            "version, or NAME@VERSION with --artifacts",
+        )
+    manifest = _json(where, contract.DATASET_MANIFEST, manifest_text)
+    pipeline = _json(where, contract.DATASET_PIPELINE, read(contract.DATASET_PIPELINE) or b"{}")
+    outcome, profile_text = read(contract.DATASET_EXPECTATIONS), read(contract.DATASET_PROFILE)
+    profile, note = None, "it has no profile"
+    if profile_text is not None:
+        try:
+            profile, note = Profile.from_json(profile_text), ""
+        except (ValueError, KeyError, TypeError) as error:
+            note = f"its profile cannot be read: {error}"
+    return Snapshot(
+        uri=where,
+        fingerprint=manifest["fingerprint"],
+        rows=dict(manifest["rows"]),
+        target=manifest.get("target", ""),
+        classes=tuple(manifest.get("classes", ())),
+        schema=dict(manifest.get("schema", {})),
+        features=tuple(manifest.get("features", ())),
+        sources=dict(_source(source) for source in manifest.get("sources", ())),
+        steps=tuple(pipeline.get("steps", ())),
+        outcome=Outcome.from_json(outcome) if outcome is not None else None,
+        profile=profile,
+        profile_note=note,
+        counts={name: int(manifest.get(name, 0)) for name in ("badRows", "droppedRows")},
+        code_version=manifest.get("codeVersion", ""),
+    )
+
+
+def _source(source: Any) -> tuple[str, str]:
+    return (source, "") if isinstance(source, str) else (source.get("uri", ""), source.get("digest", ""))
+
+
+def _json(where: str, name: str, text: bytes) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise UserError(Reason.SOURCE_MALFORMED, f"{where}/{name} is not JSON: {error}") from error
+    return document
+
+
+def _reader(where: str) -> Callable[[str], bytes | None]:
+    """Reads a file of the folder by its name; None where it is not there."""
+    if "://" not in where or where.startswith("file://"):
+        folder = Path(where.removeprefix("file://"))
+
+        def read_local(name: str) -> bytes | None:
+            file = folder / name
+            return file.read_bytes() if file.is_file() else None
+
+        return read_local
+
+    def read_remote(name: str) -> bytes | None:
+        import fsspec
+
+        try:
+            with fsspec.open(f"{where.rstrip('/')}/{name}", "rb") as file:
+                content: bytes = file.read()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, ImportError) as error:
+            raise UserError(Reason.SOURCE_UNREADABLE, f"cannot read {where}/{name}: {error}") from error
+        return content
+
+    return read_remote
+
+
+def locate(reference: str, artifacts_uri: str = "", namespace: str = "default") -> str:
+    """The folder that a reference names: itself, or for NAME@VERSION the one below the artifacts folder.
+
+    VERSION is the beginning of a fingerprint, latest, or previous. UserError names the versions there are.
+    """
+    match = _NAME_AT_VERSION.fullmatch(reference)
+    if match is None or Path(reference).exists():
+        return reference
+    name, wanted = match[1], match[3].removeprefix("sha256:")
+    if not artifacts_uri:
+        raise UserError(
+            Reason.INVALID_PARAMETERS,
+            f"{reference} lies in an artifacts folder: name it with --artifacts or ${contract.ENV_ARTIFACTS_URI}",
+        )
+    home = f"{artifacts_uri.rstrip('/')}/datasets/{namespace}/{name}"
+    versions = _versions(home)
+    if wanted in NEWEST:
+        place = NEWEST.index(wanted)
+        found = versions[place : place + 1]
+    else:
+        found = [version for version in versions if version.startswith(wanted)]
+    if len(found) == 1:
+        return f"{home}/{found[0]}"
+    there = ", ".join(version[:12] for version in versions[:10]) or "none"
+    problem = "there is no version" if not found else f"{len(found)} versions begin like"
+    raise UserError(
+        Reason.SOURCE_UNREADABLE, f"{problem} {reference}: {home} holds {there}; name one by how its fingerprint begins"
+    )
+
+
+def _versions(home: str) -> list[str]:
+    """Fingerprints of the published versions, the one that was made or used last first."""
+    import fsspec
+
+    files, path = fsspec.url_to_fs(home)
+    try:
+        manifests = files.glob(f"{path}/*/{contract.DATASET_MANIFEST}", detail=True)
+    except OSError as error:
+        raise UserError(Reason.SOURCE_UNREADABLE, f"cannot list {home}: {error}") from error
+    made = [(str(info.get("mtime") or info.get("LastModified") or ""), found) for found, info in manifests.items()]
+    names = [found.rsplit("/", 2)[-2] for _, found in sorted(made, reverse=True)]
+    return [name for name in names if not name.startswith(".")]
