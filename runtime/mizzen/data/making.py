@@ -19,6 +19,7 @@ from mizzen.data.spool import Spool
 from mizzen.data.steps.base import Fitted, Step, Target
 from mizzen.data.steps.catalog import contents_of, steps_of, texts_of_spec
 from mizzen.data.steps.counts import Counts, as_text
+from mizzen.data.store import LABEL, RAW
 from mizzen.errors import UserError
 from mizzen_api.conditions import Reason
 from mizzen_api.contract import SPLITS
@@ -72,6 +73,7 @@ class Making:
     pipeline: Pipeline | None = None
     kept: tuple[str, ...] = ()  # raw columns that are stored beside the features
     rows: dict[str, int] = field(default_factory=dict)
+    class_counts: dict[str, dict[str, int]] = field(default_factory=dict)  # part → class → rows
 
 
 def ingest(
@@ -275,8 +277,6 @@ def stored(making: Making, frame: pl.DataFrame) -> pl.DataFrame:
     """The columns of a dataset version: features in compact form, the label, and the raw text beside them."""
     import polars as pl
 
-    from mizzen.data.store import LABEL, RAW
-
     assert making.pipeline is not None
     done = making.pipeline.transform(frame)
     columns: list[Any] = []
@@ -308,10 +308,11 @@ def _label(target: Target, frame: pl.DataFrame) -> pl.Series:
 class PartWriters:
     """One Parquet file for each part, written row group by row group."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, classes: int = 0) -> None:
+        self._folder, self._classes = folder, classes
         self._writers: dict[int, Any] = {}
         self.rows = dict.fromkeys(SPLITS, 0)
+        self.labels = {name: np.zeros(classes, dtype=np.int64) for name in SPLITS}
         self._empty: pl.DataFrame | None = None
 
     def write(self, part: int, frame: pl.DataFrame) -> None:
@@ -324,6 +325,8 @@ class PartWriters:
             self._writers[part] = pq.ParquetWriter(file, table.schema, compression="zstd", compression_level=1)
         self._writers[part].write_table(table)
         self.rows[SPLITS[part]] += frame.height
+        if self._classes and frame.height:
+            self.labels[SPLITS[part]] += np.bincount(frame[LABEL].to_numpy(), minlength=self._classes)
         self._empty = frame.clear()
 
     def close(self) -> None:

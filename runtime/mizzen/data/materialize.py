@@ -18,7 +18,6 @@ from mizzen.data import making, papers, store
 from mizzen.data import pipeline as pipelines
 from mizzen.data.ahead import Behind
 from mizzen.data.making import LocalRunner, Making, PartWriters, RowSource, Runner
-from mizzen.data.papers import REJECTED
 from mizzen.data.pipeline import dtype_text
 from mizzen.data.spool import Spool
 from mizzen.data.steps.catalog import texts_of_spec
@@ -95,7 +94,9 @@ def make(
         log.info("the sources are as they were: %s", remembered)
         return _reuse(request, remembered)
     with store.scratch(request.home) as folder, Spool(folder) as spool:
-        made = making.ingest(spec, source, spool, lambda rows: on_progress(_share(rows), rows), folder / REJECTED)
+        made = making.ingest(
+            spec, source, spool, lambda rows: on_progress(_share(rows), rows), folder / contract.DATASET_REJECTED
+        )
         fingerprint = f"sha256:{hashlib.sha256((shape + source.digest()).encode()).hexdigest()}"
         if store.is_published(request.home / fingerprint.removeprefix("sha256:")):
             log.info("%s is there already", fingerprint)
@@ -150,10 +151,11 @@ def _publish(
     with store.Publication(folder) as draft:
         _write_parts(made, runner, draft)
         _check_parts(made)
-        if (scratch / REJECTED).exists():
-            (scratch / REJECTED).rename(draft / REJECTED)
+        if (scratch / contract.DATASET_REJECTED).exists():
+            (scratch / contract.DATASET_REJECTED).rename(draft / contract.DATASET_REJECTED)
         papers.write(
-            draft, papers.Papers(made, pipeline, fingerprint, outcome, drift, source.bad_row_count, source.uris)
+            draft,
+            papers.Papers(made, pipeline, fingerprint, outcome, drift, source.bad_row_count, source.uris, request.name),
         )
     on_progress(100, rows)
     return describe(folder, reused=False)
@@ -226,13 +228,16 @@ def _reading(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_parts(made: Making, runner: Runner, draft: Path) -> None:
-    writers = PartWriters(draft / contract.DATASET_DATA)
+    writers = PartWriters(draft / contract.DATASET_DATA, len(made.target.classes))
     try:
         with Behind[tuple[int, "polars.DataFrame"]](lambda item: writers.write(*item)) as behind:
             runner.transform(made, lambda _, part, frame: behind((part, frame)))
     finally:
         writers.close()
     made.rows = writers.rows
+    names = made.target.classes
+    counted = writers.labels.items() if names else ()
+    made.class_counts = {part: dict(zip(names, counts.tolist(), strict=True)) for part, counts in counted}
 
 
 def describe(folder: Path, *, reused: bool) -> Version:

@@ -13,15 +13,12 @@ from mizzen.data import pipeline as pipelines
 from mizzen.data.expectations import Outcome
 from mizzen.data.making import Making
 from mizzen.data.pipeline import Pipeline, matrix_names
+from mizzen.data.report import render, report_of
 from mizzen_api import contract
 from mizzen_api.dataset import DriftStatus, ExpectationCounts
 
 if TYPE_CHECKING:
     from mizzen.data.drift import DriftReport
-
-REJECTED = "rejected.parquet"
-EXPECTATIONS = "expectations.json"
-DRIFT = "drift.json"
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,7 @@ class Papers:
     drift: DriftReport | None
     bad_rows: int
     uris: Sequence[str]
+    name: str
 
 
 def write(draft: Path, papers: Papers) -> None:
@@ -42,10 +40,14 @@ def write(draft: Path, papers: Papers) -> None:
     (draft / contract.DATASET_PIPELINE).write_text(papers.pipeline.to_json())
     (draft / contract.DATASET_PROFILE).write_text(papers.made.profile.to_json())
     if papers.outcome.results:
-        (draft / EXPECTATIONS).write_text(papers.outcome.to_json())
+        (draft / contract.DATASET_EXPECTATIONS).write_text(papers.outcome.to_json())
     if papers.drift is not None:
-        (draft / DRIFT).write_text(papers.drift.to_json())
-    (draft / contract.DATASET_MANIFEST).write_text(json.dumps(manifest(papers), indent=1, ensure_ascii=False))
+        (draft / contract.DATASET_DRIFT).write_text(papers.drift.to_json())
+    document = manifest(papers)
+    drifted = json.loads(papers.drift.to_json()) if papers.drift is not None else None
+    pipeline = json.loads(papers.pipeline.to_json())
+    render(report_of(papers.name, document, pipeline, papers.made.profile, papers.outcome, drifted)).write(draft)
+    (draft / contract.DATASET_MANIFEST).write_text(json.dumps(document, indent=1, ensure_ascii=False))
 
 
 def manifest(papers: Papers) -> dict[str, Any]:
@@ -54,6 +56,7 @@ def manifest(papers: Papers) -> dict[str, Any]:
         "fingerprint": papers.fingerprint,
         "rows": made.rows,
         "classes": list(pipeline.classes),
+        "classCounts": made.class_counts,
         "target": made.spec.target,
         "columns": list(pipeline.columns),
         "schema": {name: pipelines.dtype_text(dtype) for name, dtype in made.raw.schema.items()},
