@@ -93,6 +93,18 @@ async def test_compute_is_counted_in_the_form_that_a_reader_expects(space: Http)
     await space.create("pods", idle("c", small | chips, {"memory": "1Mi", **chips}))
 
 
+async def test_kubectl_shows_what_is_used(space: Http, own: Cluster) -> None:
+    await limited(space, "q", {"secrets": "2", "pods": "1", "limits.cpu": "1"})
+    await space.create("secrets", secret("a"))
+    heads, row = own.kubectl("get", "quota").splitlines()
+    assert heads.split() == ["NAME", "REQUEST", "LIMIT", "AGE"]
+    assert row.startswith("q      pods: 0/1, secrets: 1/2   limits.cpu: 0/1   ")
+    described = own.kubectl("describe", "quota", "q")
+    assert [line.split() for line in described.splitlines()[-3:]] == [
+        ["limits.cpu", "0", "1"], ["pods", "0", "1"], ["secrets", "1", "2"],
+    ]  # fmt: skip
+
+
 async def test_a_quota_of_compute_wants_every_container_to_ask(space: Http) -> None:
     await limited(space, "compute", {"requests.cpu": "1", "limits.cpu": "2", "requests.memory": "1Gi"})
     body = idle("a", {"cpu": "1"})

@@ -293,6 +293,17 @@ def _of_replicas(obj: Object) -> str:
     return f"{_at(obj, 'status.readyReplicas', 0)}/{_at(obj, 'spec.replicas', 0)}"
 
 
+def _quota_use(limits: bool) -> Callable[[Object], str]:
+    """`pods: 1/3, ...` of the requests and counts, or of the limits."""
+
+    def read(obj: Object) -> str:
+        hard, used = _at(obj, "status.hard", {}), _at(obj, "status.used", {})
+        chosen = [name for name in sorted(hard) if name.startswith("limits.") is limits]
+        return ", ".join(f"{name}: {used.get(name, '0')}/{hard[name]}" for name in chosen)
+
+    return read
+
+
 BUILTIN: dict[str, tuple[Column, ...]] = {
     "/pods": (
         NAME, Column("Ready", _pod_ready), Column("Status", pod_status), Column("Restarts", _restarts), AGE,
@@ -358,6 +369,8 @@ BUILTIN: dict[str, tuple[Column, ...]] = {
         Column("Claim", _claim_ref), _col("StorageClass", "spec.storageClassName", ""), AGE,
     ),
     "/namespaces": (NAME, _col("Status", "status.phase", ""), AGE),
+    "/resourcequotas": (NAME, Column("Request", _quota_use(False)), Column("Limit", _quota_use(True)), AGE),
+    "/limitranges": (NAME, Column("Created At", lambda o: o["metadata"].get("creationTimestamp"))),
     "/configmaps": (NAME, Column("Data", _data_count, "integer"), AGE),
     "/secrets": (NAME, _col("Type", "type", ""), Column("Data", _data_count, "integer"), AGE),
     "/serviceaccounts": (NAME, AGE),
