@@ -62,8 +62,11 @@ def statement(source: str, sql: Sql, placeholder: str) -> Statement:
             names.append(name)
         return placeholder.format(name=name, number=names.index(name) + 1)
 
-    text = _TOKENS.sub(place, sql.query.strip().rstrip(";"))
     values = sql.parameters
+    text = sql.query.strip().rstrip(";")
+    if placeholder.startswith("%") and values:
+        text = text.replace("%", "%%")  # else the driver takes them for its own
+    text = _TOKENS.sub(place, text)
     for wrong, says in (
         ([name for name in names if name not in values], "has no value in sql.parameters"),
         ([name for name in values if name not in names], "is in sql.parameters, but not in the query"),

@@ -91,7 +91,6 @@ class MySql(RowDatabase):
             stack.callback(connection.close)
             cursor = connection.cursor(SSCursor)
             cursor.execute("set session transaction isolation level repeatable read, read only")
-            # Percent signs are the driver's only where there are values to put in.
             cursor.execute(statement.text, dict(statement.values) or None)
             yield cursor
             connection._force_close()

@@ -169,14 +169,27 @@ def from_arrow(table: Any) -> pl.DataFrame:
     columns = []
     for name, column in zip(table.schema.names, table.columns, strict=True):
         plain = column
+        if isinstance(column.type, pa.UuidType):
+            columns.append(_uuids(name, column))
+            continue
         if isinstance(column.type, pa.BaseExtensionType):
             plain = column.cast(column.type.storage_type)
-            if isinstance(column.type, pa.UuidType):
-                plain = pa.array([value if value is None else str(value) for value in column.to_pylist()], pa.string())
+            if getattr(column.type, "type_name", "") == "numeric":  # PostgreSQL's, of any precision
+                plain = plain.cast(pa.float64())
         elif pa.types.is_interval(column.type):
             plain = pa.array([value if value is None else str(value) for value in column.to_pylist()], pa.string())
         columns.append(pl.Series(name, pl.from_arrow(plain)))
     return pl.DataFrame(columns)
+
+
+def _uuids(name: str, column: Any) -> pl.Series:
+    """As people write them: 8-4-4-4-12 digits."""
+    import polars as pl
+
+    digits = pl.col(name).bin.encode("hex")
+    parts = [digits.str.slice(at, length) for at, length in ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))]
+    stored = pl.Series(name, pl.from_arrow(column.cast(column.type.storage_type)))
+    return stored.cast(pl.Binary).to_frame().select(pl.concat_str(parts, separator="-").alias(name)).to_series()
 
 
 def normalise(frame: pl.DataFrame, text_columns: Collection[str] = ()) -> pl.DataFrame:
