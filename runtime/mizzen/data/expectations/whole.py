@@ -162,12 +162,9 @@ def exact_sum(values: np.ndarray[Any, np.dtype[np.float64]]) -> int:
     high = np.trunc(whole * 2.0**-27)
     low = whole - high * 2.0**27
     places = exponents + 1073
-    total = 0
-    sums = (np.bincount(places, weights=half) for half in (high, low))
-    for place, (upper, lower) in enumerate(zip(*sums, strict=True)):
-        if upper or lower:
-            total += ((int(upper) << 27) + int(lower)) << place
-    return total
+    upper, lower = (np.bincount(places, weights=half) for half in (high, low))
+    taken = np.flatnonzero((upper != 0) | (lower != 0))
+    return sum(((int(upper[place]) << 27) + int(lower[place])) << int(place) for place in taken)
 
 
 class Quantile(Check):

@@ -138,7 +138,9 @@ def _brief(value: Any) -> str:
         return value if 0 < len(value) <= 40 else ""
     if isinstance(value, Sequence) and value and all(isinstance(one, float | int) for one in value) and len(value) <= 8:
         return " ".join(_brief(one) for one in value)
-    return f"of {len(value)}" if isinstance(value, Sequence | Mapping) and value else ""
+    if isinstance(value, Sequence | Mapping) and any(one is not None for one in value):
+        return f"of {len(value)}"
+    return ""
 
 
 def drift_of(drift: Mapping[str, Any]) -> Drift:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mizzen.data.expectations.results import Outcome, Result
+from mizzen.data.expectations.results import ROW_KINDS, Outcome, Result
 from mizzen.data.report.view import Column, Drift, FeatureDrift, Part, Report, Unit
 
 TOP_VALUES = 6
@@ -21,6 +21,11 @@ def results(outcome: Outcome) -> list[Result]:
 def mark(outcome: str) -> str:
     """A sign beside the colour: not everybody sees colours."""
     return _MARKS[outcome]
+
+
+def counts_rows(result: Result) -> bool:
+    """Whether its violations are rows; a mean is within its bounds or not."""
+    return result.kind in ROW_KINDS
 
 
 def verdict(outcome: Outcome) -> str:
