@@ -175,7 +175,8 @@ def test_postgres_types_parameters_and_streaming(postgres: Server) -> None:
         "create table items as select i as id, i * 1.5::float8 as price, (i / 4.0)::numeric(10, 2) as tax, "
         "'name ' || i as name, timestamptz '2026-01-01 12:00+02' as at, date '2026-01-01' as day, i % 2 = 0 as even, "
         "null::int as nothing, '{\"a\": 1}'::jsonb as more, "
-        "'7f000001-0000-4000-8000-000000000001'::uuid as key, interval '1 day' as span from generate_series(1, 300000) i",
+        "'7f000001-0000-4000-8000-000000000001'::uuid as key, interval '1 day' as span "
+        "from generate_series(1, 300000) i",
     )
     source = query(
         postgres.url,

@@ -88,12 +88,11 @@ class MySql(RowDatabase):
 
         with ExitStack() as stack:
             connection = pymysql.connect(**self._options, charset="utf8mb4", connect_timeout=TIMEOUT_S)
-            stack.callback(connection.close)
             cursor = connection.cursor(SSCursor)
+            stack.callback(_forget, connection, cursor)
             cursor.execute("set session transaction isolation level repeatable read, read only")
             cursor.execute(statement.text, dict(statement.values) or None)
             yield cursor
-            connection._force_close()
 
     def failure(self, error: Exception) -> tuple[bool, str] | None:
         import pymysql
@@ -116,6 +115,13 @@ class MySql(RowDatabase):
             **dict.fromkeys((T.DATETIME, T.TIMESTAMP), "datetime"),
         }
         return [kinds.get(column[1]) for column in description]
+
+
+def _forget(connection: Any, cursor: Any) -> None:
+    """Hang up without a polite end, which would first read what is left of the result, however much it is."""
+    if cursor._result is not None:
+        cursor._result.unbuffered_active = False
+    connection._force_close()
 
 
 def _inferred(values: Sequence[Any]) -> str | None:
