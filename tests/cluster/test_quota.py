@@ -236,6 +236,11 @@ async def test_a_replica_set_says_why_it_cannot_create_its_pods(space: Http, own
     assert (failure["status"], failure["reason"]) == ("True", "FailedCreate")
     assert "is forbidden: exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0" in failure["message"]
     await eventually("the event", lambda: "Error creating: pods" in own.kubectl("get", "events", "-o", "wide"))
+    found = await space.until(
+        "apps/v1/deployments", "d", "the Deployment's complaint", lambda found: "ReplicaFailure" in conditions(found)
+    )
+    complaint = conditions(found)["ReplicaFailure"]
+    assert (complaint["reason"], complaint["message"]) == ("FailedCreate", failure["message"])
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,14 @@ from mizzen_local.controllers.informer import Informers, Worker
 from mizzen_local.controllers.pods import available_in, deletion_rank, is_ready, pod_from_template
 from mizzen_local.objects import (
     Key,
+    condition,
     controller_of,
     controller_reference,
     is_active_pod,
     key_of,
     meta,
     owned_by,
+    rfc3339,
     selects,
     utc_now,
 )
@@ -113,7 +115,14 @@ class ReplicaSetController:
                 await self._delete(rs, pod)
         except ApiError as error:
             if error.code != 404:
-                failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": str(error)}
+                # the first refusal stays: each names another pod, and a changed status would be looked at again at once
+                failure = condition(rs, "ReplicaFailure") or {
+                    "type": "ReplicaFailure",
+                    "status": "True",
+                    "lastTransitionTime": rfc3339(utc_now()),
+                    "reason": "FailedCreate",
+                    "message": str(error),
+                }
                 self._say(rs, "FailedCreate", f"Error creating: {error}", warning=True)
                 raise
         finally:

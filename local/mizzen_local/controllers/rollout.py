@@ -120,8 +120,15 @@ def status(deployment: Object, new: Object | None, old: list[Object], now: datet
     else:
         verdict = ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
     conditions = with_condition(conditions, "Available", *verdict, stamp)
+    conditions = [*(c for c in conditions if c["type"] != "ReplicaFailure"), *_failures(new, old)]
     result["conditions"] = _progressing(deployment, new, result, conditions, now)
     return result
+
+
+def _failures(new: Object | None, old: list[Object]) -> list[Object]:
+    """Why a ReplicaSet cannot create its pods; of the new one first."""
+    found = [condition(rs, "ReplicaFailure") for rs in ([new] if new else []) + old]
+    return [failure for failure in found if failure is not None][:1]
 
 
 def _progressing(
