@@ -23,6 +23,8 @@ from mizzen_api.meta import (
     rules,
 )
 
+MAX_RATE = 1000.0  # far beyond what trains anything; far below what arithmetic cannot hold
+
 
 class ModelSource(ApiModel):
     """The model to train: the winner of a search, or one by name."""
@@ -44,8 +46,10 @@ class Trainer(ApiModel):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of forward and backward.")
     epochs: int = Field(3, description="Passes over the train split.", ge=1, le=100000)
     batch_size: int = Field(256, description="Rows of one optimizer step, over all workers.", ge=1, le=1048576)
-    learning_rate: float | None = Field(None, description="Peak learning rate; wins over the model's lr.", gt=0)
-    weight_decay: float = Field(0.01, description="Decoupled weight decay of AdamW.", ge=0)
+    learning_rate: float | None = Field(
+        None, description="Peak learning rate; wins over the model's lr.", gt=0, le=MAX_RATE
+    )
+    weight_decay: float = Field(0.01, description="Decoupled weight decay of AdamW.", ge=0, le=MAX_RATE)
     gradient_accumulation_steps: int = Field(1, description="Micro-batches in one optimizer step.", ge=1, le=4096)
     seed: int = Field(7, description="Seed of initial weights and of the order of rows.", ge=0, le=MAX_INT32)
 

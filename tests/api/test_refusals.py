@@ -71,6 +71,7 @@ def test_what_is_no_quantity_is_refused(quantity: str) -> None:
     ("kind", "spec", "path"),
     [
         ("TrainingJob", {**TRAINING, "trainer": {"seed": 2**31}}, "spec.trainer.seed"),
+        ("TrainingJob", {**TRAINING, "trainer": {"learningRate": 1e30}}, "spec.trainer.learningRate"),
         ("TrainingJob", {**TRAINING, "checkpoint": {"everySteps": 2**31}}, "spec.checkpoint.everySteps"),
         ("TrainingJob", {**TRAINING, "runPolicy": {"activeDeadlineSeconds": 2**31}}, "activeDeadlineSeconds"),
         ("TrainingJob", {**TRAINING, "runPolicy": {"ttlSecondsAfterFinished": 2**31}}, "ttlSecondsAfterFinished"),

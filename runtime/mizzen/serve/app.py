@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mizzen.data.pipeline import RowError
 from mizzen.serve.batcher import Batcher
-from mizzen.serve.errors import BadRequest, NotFound, NotReady, ServeError, TimedOut, TooLarge
+from mizzen.serve.errors import BadRequest, NotFound, NotReady, ServeError, TimedOut, TooLarge, Unusable
 from mizzen.serve.metrics import ServerMetrics
 from mizzen.serve.predictor import Predictor
 from mizzen.serve.protocol import HEADER_LENGTH, MAX_ROWS, infer_response, parse_infer, parse_json
@@ -90,6 +90,8 @@ class ModelServer:
             raise TimedOut(f"no answer within {self.settings.timeout_s:g} s") from None
         except RowError as error:
             raise BadRequest(str(error)) from None
+        if not np.isfinite(found).all():
+            raise Unusable("the model's probabilities are not finite numbers: serve another version of it")
         for index in found.argmax(axis=1):
             self.metrics.predicted(model.classes[index])
         return found

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Annotated
 
+import numpy as np
 import typer
 import uvicorn
 
@@ -95,11 +96,15 @@ def unloadable(model_uri: str, error: Exception) -> Progress:
 
 
 def _warm(load: Callable[[], Predictor], max_batch_size: int) -> Predictor:
-    """Load, and run the smallest and the largest batch once: first runs allocate and compile."""
+    """Load, and run the smallest and the largest batch once: first runs allocate and compile.
+
+    A model that diverged ends here, where the version before it goes on answering.
+    """
     predictor = load()
     row = dict.fromkeys(predictor.columns, WARM_UP_TEXT)
     for rows in (1, max_batch_size):
-        predictor.predict([row] * rows)
+        if not np.isfinite(predictor.predict([row] * rows)).all():
+            raise ValueError("its probabilities are not finite numbers")
     return predictor
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 # ServeError
 # ├── BadRequest    400  the body is not what the protocol asks for
 # ├── NotFound      404  another model or version
+# ├── Unusable      500  the model's answer is no probability
 # ├── TooLarge      413  body or number of rows above the limit
 # ├── Overloaded    503  the queue is full: come back after a second
 # ├── NotReady      503  the model is loading, or the server is going away
@@ -28,6 +29,10 @@ class NotFound(ServeError):  # noqa: N818
 
 class TooLarge(ServeError):  # noqa: N818
     status = 413
+
+
+class Unusable(ServeError):  # noqa: N818
+    status = 500
 
 
 class Overloaded(ServeError):  # noqa: N818

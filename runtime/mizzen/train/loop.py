@@ -26,6 +26,7 @@ WARM_UP = 0.1  # part of all steps
 FINAL_LR = 0.02  # of the peak
 EVALUATION_BATCH = 512
 MAX_GRADIENT_NORM = 1.0
+SEEDS = 2**63  # torch takes no more
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Loop:
             num_classes=len(pipeline.classes),
             max_length=pipeline.max_length,
         )
-        torch.manual_seed(plan.seed)
+        torch.manual_seed(plan.seed % SEEDS)
         self.module = catalog.build(plan.model, self.config)
         self.optimizer = torch.optim.AdamW(
             _decayed(self.module, plan.weight_decay), lr=plan.learning_rate, betas=(0.9, 0.98)
@@ -83,7 +84,11 @@ class Loop:
                 yield StepResult(self.state.step, epoch, len(batches[position]), loss, ends)
 
     def evaluate(self, split: str) -> dict[str, float]:
-        """Loss and accuracy on a split, and the rate of its most frequent class; ranks share the work."""
+        """Loss and accuracy on a split, and the rate of its most frequent class; ranks share the work.
+
+        UserError TrainingDiverged on all ranks alike, when the loss is no number: a step's own loss is that of the
+        weights before it, so that the last step's harm shows only here.
+        """
         part = self.dataset.part(split)
         if not len(part):
             return {}
@@ -97,7 +102,15 @@ class Loop:
                 counts[1] += cross_entropy(logits_BC.float(), labels_B, reduction="sum")
         self._sum(counts)
         right, loss = counts.tolist()
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss on the {split} split is {loss}")
         return {"accuracy": right / len(part), "loss": loss / len(part), "majority_rate": _majority(part)}
+
+    def check_weights(self) -> None:
+        """UserError TrainingDiverged when a weight is no number. Ranks have the same weights, so all of them raise."""
+        for name, parameter in self.module.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise self._diverged(f"weights of {name} are not finite")
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then a cosine down to FINAL_LR of the peak."""
@@ -111,7 +124,7 @@ class Loop:
         self.module.train()
         step = self.state.step
         # Random numbers are a function of (seed, step, rank): a resumed run draws what the lost one drew.
-        torch.manual_seed((self.plan.seed * 1_000_003 + step) * 4096 + self.rank)
+        torch.manual_seed(((self.plan.seed * 1_000_003 + step) * 4096 + self.rank) % SEEDS)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         mine = share(batch, self.rank, self.world)
@@ -130,11 +143,12 @@ class Loop:
         self._sum(total)
         loss = float(total)
         if not math.isfinite(loss):
-            raise UserError(
-                Reason.TRAINING_DIVERGED,
-                f"the loss is {loss} at step {step + 1}: use a smaller learning rate than {self.plan.learning_rate:g}",
-            )
+            raise self._diverged(f"the loss is {loss}", step + 1)
         return loss
+
+    def _diverged(self, what: str, step: int | None = None) -> UserError:
+        mend = f"use a smaller learning rate than {self.plan.learning_rate:g}"
+        return UserError(Reason.TRAINING_DIVERGED, f"{what} at step {step or self.state.step}: {mend}")
 
     def _backward(self, model: nn.Module, rows: Rows, batch: Rows) -> Tensor:
         """Add the gradient of `rows` and return their part of the batch's mean loss."""

@@ -7,7 +7,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mizzen_api.trainingjob import TrainingJobSpec
+from mizzen.errors import UserError
+from mizzen_api.conditions import Reason
+from mizzen_api.trainingjob import MAX_RATE, TrainingJobSpec
 from mizzen_api.workload import ResolvedDataset, ResolvedModel
 
 DEFAULT_LEARNING_RATE = 2e-3
@@ -43,13 +45,13 @@ def plan_of(spec: TrainingJobSpec, dataset: ResolvedDataset, model: ResolvedMode
     """The trainer's learning rate wins over the model's `lr`, and that over the default."""
     trainer = spec.trainer
     settings = dict(model.config)
-    from_model = settings.pop("lr", None)
+    from_model = _checked(settings.pop("lr", None))
     return TrainPlan(
         model=model.name,
         settings=settings,
         dataset_uri=dataset.uri,
         dataset_fingerprint=dataset.fingerprint,
-        learning_rate=float(trainer.learning_rate or from_model or DEFAULT_LEARNING_RATE),
+        learning_rate=trainer.learning_rate or from_model or DEFAULT_LEARNING_RATE,
         epochs=trainer.epochs,
         batch_size=trainer.batch_size,
         weight_decay=trainer.weight_decay,
@@ -59,3 +61,14 @@ def plan_of(spec: TrainingJobSpec, dataset: ResolvedDataset, model: ResolvedMode
         checkpoint_every=spec.checkpoint.every_steps,
         threads=threads,
     )
+
+
+def _checked(rate: Any) -> float | None:
+    """A model's settings are free-form: nobody looked at its lr before."""
+    if rate is None:
+        return None
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= MAX_RATE:
+        raise UserError(
+            Reason.INVALID_PARAMETERS, f"the model's lr must be a number above 0 and up to {MAX_RATE:g}, not {rate!r}"
+        )
+    return float(rate)

@@ -50,10 +50,11 @@ class Worker:
                 self._after(result)
                 if result.step % loop.plan.checkpoint_every == 0 and result.step < loop.total_steps:
                     self._save()
-        except UserError as error:  # the loss is the same on all ranks, so all of them come here
+            test = {f"test_{key}": value for key, value in loop.evaluate(contract.SPLITS[2]).items()}
+            loop.check_weights()
+        except UserError as error:  # losses and weights are the same on all ranks, so all of them come here
             self._leave({"reason": str(error.reason), "message": error.message})
             return
-        test = {f"test_{key}": value for key, value in loop.evaluate(contract.SPLITS[2]).items()}
         self._finish({**loop.state.metrics, **test})
 
     def _resume(self) -> int | None:

@@ -26,5 +26,5 @@ class LengthPredictor:
             raise RuntimeError("secret details of the model")
         probabilities_NC = np.full((len(rows), 3), 0.1, np.float32)
         for at, row in enumerate(rows):
-            probabilities_NC[at, len(row["text"]) % 3] = 0.8
+            probabilities_NC[at, len(row["text"]) % 3] = 0.8 if row["text"] != "diverged" else np.nan
         return probabilities_NC

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from mizzen.serve.app import ModelServer, Settings, create_app
+from mizzen.serve.command import _warm
 from mizzen.serve.errors import ServeError
 from mizzen.serve.protocol import HEADER_LENGTH, parse_infer
 from mizzen_api import contract
@@ -148,6 +150,23 @@ def test_the_models_own_errors_stay_inside_and_leave_others_alone(client: TestCl
         assert bad.result().status_code == 500
         assert "secret" not in bad.result().text
         assert good.result().json()["label"] == "negative"
+
+
+@pytest.mark.parametrize(("url", "sent"), [("/predict", {"text": "diverged"}), (INFER, body("fine", "diverged"))])
+def test_an_answer_that_is_no_number_is_an_error(client: TestClient, url: str, sent: dict[str, Any]) -> None:
+    answer = client.post(url, json=sent)
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "the model's probabilities are not finite numbers: serve another version of it"}
+    assert client.post("/predict", json={"text": "fine"}).status_code == 200
+
+
+def test_a_model_that_diverged_does_not_get_ready() -> None:
+    class Diverged(LengthPredictor):
+        def predict(self, rows: list[dict[str, Any]]) -> np.ndarray:
+            return super().predict(rows) * np.nan
+
+    with pytest.raises(ValueError, match="its probabilities are not finite numbers"):
+        _warm(Diverged, 4)
 
 
 def test_requests_that_wait_run_together() -> None:
