@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from mizzen.data.materialize import Version
 from mizzen.errors import UserError
+from mizzen.registry.client import patiently
+from mizzen.registry.gates import failures
 from mizzen.train import checkpoint
 from mizzen.train.batches import epoch_batches, micro_batches, share
+from mizzen.train.driver import Telemetry
 from mizzen.train.loop import Loop
-from mizzen.train.plan import TrainPlan
+from mizzen.train.plan import TrainPlan, plan_of
+from mizzen.train.worker import FINAL, OUTCOME_FILE, Worker
+from mizzen.workload.progress import ProgressBoard
+from mizzen.workload.worker import threads
 from mizzen_api.conditions import Reason
+from mizzen_api.trainingjob import Gate, TrainingJobSpec
+from mizzen_api.workload import ResolvedDataset, ResolvedModel
 
 
 @pytest.fixture
@@ -93,3 +105,86 @@ def test_bf16_runs(plan: TrainPlan) -> None:
 def test_the_config_hash_is_of_what_shapes_the_result(plan: TrainPlan) -> None:
     assert replace(plan, dataset_uri="elsewhere", checkpoint_every=1).config_hash == plan.config_hash
     assert replace(plan, seed=8).config_hash != plan.config_hash
+
+
+def test_what_the_last_step_broke_is_found_by_the_measurement(plan: TrainPlan) -> None:
+    loop = Loop(plan)
+    with torch.no_grad():
+        next(loop.module.parameters()).fill_(float("nan"))
+    with pytest.raises(UserError, match="the loss on the validation split is nan at step 0") as error:
+        loop.evaluate("validation")
+    assert error.value.reason == Reason.TRAINING_DIVERGED
+
+
+def test_a_weight_that_no_row_uses_counts_too(plan: TrainPlan) -> None:
+    loop = Loop(plan)
+    loop.check_weights()
+    name, last = list(loop.module.named_parameters())[-1]
+    with torch.no_grad():
+        last.view(-1)[0] = float("inf")
+    with pytest.raises(UserError, match=rf"weights of {name} are not finite"):
+        loop.check_weights()
+
+
+def test_a_training_that_diverges_in_its_last_step_leaves_no_model(
+    plan: TrainPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Loop(replace(plan, epochs=1, batch_size=100_000, learning_rate=1e30))
+    worker = Worker(loop, "http://127.0.0.1:1", tmp_path)
+    monkeypatch.setattr(worker, "_resume", lambda: None)
+    monkeypatch.setattr(worker, "_tell", lambda **_: None)
+    worker.train()
+    assert loop.state.step == loop.total_steps == 1
+    assert json.loads((tmp_path / OUTCOME_FILE).read_bytes())["reason"] == "TrainingDiverged"
+    assert not (tmp_path / FINAL).exists()
+
+
+@pytest.mark.parametrize("rate", ["fast", 0, -1, True, float("nan"), 1e38])
+def test_a_models_lr_is_checked_before_anything_runs(rate: object) -> None:
+    spec = TrainingJobSpec.model_validate({"datasetRef": {"name": "d"}, "model": {}, "register": {"name": "m"}})
+    model = ResolvedModel(name="text-bag", config={"lr": rate})
+    with pytest.raises(UserError, match="lr must be a number above 0 and up to 1000") as error:
+        plan_of(spec, ResolvedDataset(name="d", uri="u", fingerprint="f"), model, 1)
+    assert error.value.reason == Reason.INVALID_PARAMETERS
+
+
+def test_the_largest_seed_works(plan: TrainPlan) -> None:
+    loop = Loop(replace(plan, seed=2**31 - 1, model="text-bag", settings={}))
+    losses = [result.loss for result in loop.run(until_epoch=1)]
+    assert all(map(math.isfinite, losses))
+
+
+def test_a_worker_that_fails_again_and_again_is_told_until_the_training_gets_on(tmp_path: Path) -> None:
+    board = ProgressBoard()
+    telemetry = Telemetry(board, tmp_path)
+    started = {"event": "started", "step": 10, "total_steps": 50, "epoch": 0, "workers": 2, "resumed_from_step": 10}
+    step = {"event": "step", "total_steps": 50, "epoch": 0, "workers": 2, "rows": 64, "metrics": {"loss": 1.0}}
+    failed = {"event": "failed", "rank": 1, "error": "ValueError: no room"}
+    for report in (started, {**step, "step": 20}, failed, started, {**step, "step": 20}, failed, started):
+        telemetry.take(report)
+    expected = "Workers failed 2 times and start again; the last time at step 20, worker 1: ValueError: no room"
+    assert board.progress.message == expected
+    telemetry.take({**step, "step": 21})
+    assert board.progress.message == ""
+
+
+@pytest.mark.parametrize(
+    ("quantity", "expected"), [(None, 1), ("2", 2), ("500m", 1), ("1500m", 2), ("3e0", 3), ("0.002k", 2), (".5", 1)]
+)
+def test_threads_for_a_quantity_of_cpu(quantity: str | None, expected: int) -> None:
+    assert threads(quantity) == expected
+
+
+def test_a_gate_says_when_nothing_was_measured() -> None:
+    gate = Gate(metric="accuracy", min=0.5)
+    assert failures([gate], {}) == ["gate accuracy: there is no such metric; nothing was measured"]
+    assert failures([gate], {"test_loss": 1.0}) == ["gate accuracy: there is no such metric; there are test_loss"]
+
+
+def test_what_mlflow_does_not_like_is_the_users_to_mend() -> None:
+    def refused() -> None:
+        raise MlflowException("Invalid model name 'a/b'", error_code=INVALID_PARAMETER_VALUE)
+
+    with pytest.raises(UserError, match=r"MLflow refused \(create\): Invalid model name 'a/b'") as error:
+        patiently(refused, "create")
+    assert error.value.reason == Reason.INVALID_PARAMETERS

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from mizzen.errors import RegistryUnreachable
+from mizzen.errors import RegistryUnreachable, UserError
+from mizzen_api.conditions import Reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,13 +42,18 @@ def connect(uri: str) -> MlflowClient:
 
 
 def patiently(call: Callable[[], T], what: str, patience: float = PATIENCE_SECONDS) -> T:
-    """The result of `call`, which must be safe to repeat. Errors that another try may cure are tried again."""
+    """The result of `call`, which must be safe to repeat. Errors that another try may cure are tried again.
+
+    UserError InvalidParameters where MLflow does not like a value; RegistryUnreachable at the end of all patience.
+    """
     deadline = time.monotonic() + patience
     delay = FIRST_DELAY
     while True:
         try:
             return call()
         except Exception as error:
+            if getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE":
+                raise UserError(Reason.INVALID_PARAMETERS, f"MLflow refused ({what}): {_first_line(error)}") from error
             if not _worth_another_try(error):
                 raise RegistryUnreachable(f"MLflow refused ({what}): {_first_line(error)}") from error
             if time.monotonic() + delay > deadline:

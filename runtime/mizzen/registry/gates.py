@@ -13,7 +13,8 @@ def failures(gates: Sequence[Gate], metrics: Mapping[str, float]) -> list[str]:
     for gate in gates:
         value = metrics.get(gate.metric, metrics.get(f"test_{gate.metric}"))
         if value is None:
-            found.append(f"gate {gate.metric}: there is no such metric; there are {', '.join(sorted(metrics))}")
+            there = f"there are {', '.join(sorted(metrics))}" if metrics else "nothing was measured"
+            found.append(f"gate {gate.metric}: there is no such metric; {there}")
         elif gate.min is not None and not value >= gate.min:
             found.append(f"gate {gate.metric}: {value:.4f} is below the minimum {gate.min:g}")
         elif gate.max is not None and not value <= gate.max:

@@ -77,12 +77,17 @@ class Telemetry:
         self.curves: list[tuple[int, dict[str, float]]] = []
         self.status = TrainerStatus()
         self._samples = 0
+        self._failures = 0  # of the workers, under this head
+        self._failed_at = -1  # the step up to which the last failure is news
         self._attempts = run_folder / "attempts"
         self._lock = threading.Lock()
 
     def take(self, report: Report) -> None:
         """Called by the progress server, in its thread."""
         with self._lock:
+            if report["event"] == "failed":
+                self._worker_failed(report)
+                return
             changes: dict[str, Any] = {
                 key: report[key] for key in ("step", "epoch", "workers", "samples_per_second") if key in report
             }
@@ -100,7 +105,20 @@ class Telemetry:
             changes["metrics"] = {**self.status.metrics, **metrics}
             changes["progress_percentage"] = min(99, 100 * report["step"] // max(1, report["total_steps"]))
             self._samples += report.get("rows", 0)
+            if report["step"] > self._failed_at:
+                self.board.update(message="")
             self._publish(changes)
+
+    def _worker_failed(self, report: Report) -> None:
+        """What the operator shows until the training is past the step that it failed at."""
+        self._failures += 1
+        self._failed_at = max(self._failed_at, self.status.step)
+        log.warning("worker %(rank)d failed: %(error)s", report)
+        count = f"{self._failures} times" if self._failures > 1 else "once"
+        self.board.update(
+            message=f"Workers failed {count} and start again; the last time at step {self.status.step}, "
+            f"worker {report['rank']}: {report['error']}"
+        )
 
     def finished(self, outcome: dict[str, Any]) -> None:
         with self._lock:

@@ -12,6 +12,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 
 from mizzen.train.plan import TrainPlan
 from mizzen.train.worker import train_on_ray
+from mizzen.workload.reporter import send
 from mizzen_api.trainingjob import Checkpoint, Scaling
 
 # A bug that fails at once must end some day; lost workers of a long run must not end it.
@@ -29,6 +30,23 @@ class ElasticTrainer(TorchTrainer):  # type: ignore[misc]  # Ray ships no types
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
         return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+
+
+class TellErrors(ray.train.UserCallback):  # type: ignore[misc]
+    """Tells the driver why workers failed, before Ray Train starts the group again. Runs in Ray's controller."""
+
+    def __init__(self, driver_url: str) -> None:
+        self.driver_url = driver_url
+
+    def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+        rank = min(worker_exceptions)
+        send(self.driver_url, {"event": "failed", "rank": rank, "error": last_line(worker_exceptions[rank])})
+
+
+def last_line(error: Exception) -> str:
+    """Ray wraps a worker's error with its traceback; the last line says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:500]
 
 
 def trainer_of(
@@ -50,6 +68,7 @@ def trainer_of(
         run_config=ray.train.RunConfig(
             name=f"ray-{uid}",
             storage_path=str(run_folder),
+            callbacks=[TellErrors(driver_url)],
             failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=checkpoint.keep),
         ),

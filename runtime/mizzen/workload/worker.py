@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,6 +27,11 @@ log = logging.getLogger("mizzen.worker")
 POLL_SECONDS = 0.5
 LOST_AFTER = 6  # polls in a row without an answer
 STOP_GRACE_SECONDS = 8.0
+# Suffixes of Kubernetes' quantities.
+_SCALES = {
+    "n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
+    "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
+}  # fmt: skip
 
 
 def main() -> int:
@@ -112,8 +118,8 @@ def threads(quantity: str | None) -> int:
     """Threads for a Kubernetes quantity of CPU, at least one."""
     if not quantity:
         return 1
-    value = float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
-    return max(1, math.ceil(value))
+    number, suffix = re.fullmatch(r"(.*?)([numkMGTPE]?|[KMGTPE]i)", quantity).groups()  # type: ignore[union-attr]
+    return max(1, math.ceil(float(number) * _SCALES[suffix]))
 
 
 def _end(node: subprocess.Popen[bytes]) -> None:
