@@ -178,3 +178,27 @@ def test_requests_count_sidecars_and_the_largest_init_container() -> None:
         "initContainers": [container("250m", restartPolicy="Always"), container("4")],
     }
     assert pod_requests({"spec": spec}) == {"cpu": 4.25}
+
+
+@pytest.mark.parametrize(
+    ("replicas", "new", "old", "sizes"),
+    [
+        (4, (2, 2), [(0, 0)], {"new": 4}),  # one active set takes it all
+        (8, (3, 0), [(2, 2)], {"new": 6, "old0": 4}),  # in the midst of a rollout each keeps its share, with the surge
+        (2, (3, 0), [(2, 2)], {"new": 2, "old0": 1}),
+        (0, (3, 0), [(2, 2)], {"new": 0, "old0": 0}),
+        (3, (3, 3), [(2, 2)], {"old0": 0}),  # the new set is all there
+        (6, None, [(4, 4), (0, 0)], {"old0": 6}),  # paused, with a template that has no set yet
+    ],
+)
+def test_a_changed_size_is_shared_out(
+    replicas: int, new: tuple[int, int] | None, old: list[tuple[int, int]], sizes: dict[str, int]
+) -> None:
+    """Sets that were sized for four pods and one of surge."""
+    notes = {rollout.DESIRED: "4", rollout.MOST: "5"}
+    subject = deployment(replicas, {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%"}})
+    made = [replica_set(size, available, f"old{n}", f"t{n}") for n, (size, available) in enumerate(old)]
+    newest = replica_set(*new, "new", "t9") if new else None
+    for each in [*made, *([newest] if newest else [])]:
+        each["metadata"]["annotations"] = notes
+    assert rollout.sizes(subject, newest, made, False) == sizes

@@ -23,7 +23,12 @@ from mizzen_local.recorder import Recorder
 from mizzen_local.resources import DEPLOYMENTS, PODS, REPLICA_SETS
 
 _HASH = "pod-template-hash"
-_NOT_COPIED = ("kubectl.kubernetes.io/last-applied-configuration", rollout.REVISION)
+_NOT_COPIED = (
+    "kubectl.kubernetes.io/last-applied-configuration",
+    rollout.REVISION,
+    rollout.DESIRED,
+    rollout.MOST,
+)
 
 
 def new_replica_set(deployment: Object, revision: int) -> Object:
@@ -43,7 +48,7 @@ def new_replica_set(deployment: Object, revision: int) -> Object:
             "name": f"{meta(deployment)['name']}-{digest}",
             "namespace": meta(deployment)["namespace"],
             "labels": labels,
-            "annotations": {**annotations, rollout.REVISION: str(revision)},
+            "annotations": {**annotations, **rollout.size_notes(deployment), rollout.REVISION: str(revision)},
             "ownerReferences": [controller_reference(deployment, "apps/v1", "Deployment")],
         },
         "spec": {
@@ -87,20 +92,23 @@ class DeploymentController:
             return None
         owned = [rs for rs in self.sets.in_namespace(key[0]) if owned_by(rs, meta(deployment)["uid"])]
         new, old = await self._newest(deployment, owned)
+        sets = [*([new] if new else []), *old]
         changes = rollout.sizes(deployment, new, old, self._old_pods_remain(key[0], old))
-        for rs in [new, *old]:
-            wanted = changes.get(meta(rs)["name"])
-            if wanted is not None and wanted != rs["spec"].get("replicas"):
-                await self._scale(deployment, rs, wanted)
-        await self._write_status(deployment, [self.sets.get(key_of(rs)) or rs for rs in [new, *old]])
+        for rs in sets:
+            await self._scale(deployment, rs, changes.get(meta(rs)["name"]))
+        known = [self.sets.get(key_of(rs)) or rs for rs in sets]
+        await self._write_status(deployment, known[0] if new else None, known[1:] if new else known)
         await self._forget_history(deployment, old)
         return rollout.deadline_left(self.deployments.get(key) or deployment, utc_now())
 
-    async def _newest(self, deployment: Object, owned: list[Object]) -> tuple[Object, list[Object]]:
+    async def _newest(self, deployment: Object, owned: list[Object]) -> tuple[Object | None, list[Object]]:
+        """The ReplicaSet of the present template, which a paused Deployment may lack, and the others."""
         digest = stable_hash(deployment["spec"]["template"])
         found = next((rs for rs in owned if (meta(rs).get("labels") or {}).get(_HASH) == digest), None)
         old = [rs for rs in owned if found is None or meta(rs)["uid"] != meta(found)["uid"]]
         last = max(map(revision_of, old), default=0)
+        if found is None and deployment["spec"].get("paused"):
+            return None, old
         if found is None:
             body = new_replica_set(deployment, last + 1)
             found = await self.client.create(REPLICA_SETS, body, meta(deployment)["namespace"])
@@ -123,10 +131,18 @@ class DeploymentController:
             for pod in self.pods.in_namespace(namespace)
         )
 
-    async def _scale(self, deployment: Object, rs: Object, replicas: int) -> None:
+    async def _scale(self, deployment: Object, rs: Object, replicas: int | None) -> None:
+        """Give it that size, if any, and note the Deployment's."""
         before = rs["spec"].get("replicas", 0)
+        replicas = before if replicas is None else replicas
+        notes = rollout.size_notes(deployment)
+        current = (meta(rs).get("annotations") or {}).items()
+        if replicas == before:
+            if before and not notes.items() <= current:
+                await self._patch_set(rs, {"metadata": {"annotations": notes}})
+            return
         way = "up" if replicas > before else "down"
-        await self._patch_set(rs, {"spec": {"replicas": replicas}})
+        await self._patch_set(rs, {"metadata": {"annotations": notes}, "spec": {"replicas": replicas}})
         self.recorder.event(
             deployment,
             "Deployment",
@@ -140,16 +156,17 @@ class DeploymentController:
         self.sets.observe(answer)
         return answer
 
-    async def _write_status(self, deployment: Object, sets: list[Object]) -> None:
+    async def _write_status(self, deployment: Object, new: Object | None, old: list[Object]) -> None:
         current = self.deployments.get(key_of(deployment)) or deployment
-        status = rollout.status(current, sets[0], sets[1:], utc_now())
+        status = rollout.status(current, new, old, utc_now())
         before = current.get("status") or {}
         counts = {k: v for k, v in status.items() if k != "conditions"}
         if {k: before.get(k, 0) for k in counts} == counts and before.get("conditions") == status["conditions"]:
             return
         name, namespace = meta(deployment)["name"], meta(deployment)["namespace"]
+        written = {key: value or None for key, value in status.items()}  # nought is left out, as Go writes it
         self.deployments.observe(
-            await self.client.patch(DEPLOYMENTS, name, {"status": status}, namespace, subresource="status")
+            await self.client.patch(DEPLOYMENTS, name, {"status": written}, namespace, subresource="status")
         )
 
     async def _forget_history(self, deployment: Object, old: list[Object]) -> None:

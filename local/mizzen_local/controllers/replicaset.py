@@ -90,6 +90,18 @@ class ReplicaSetController:
         }
         self.pods.observe(await self.client.patch(PODS, meta(pod)["name"], patch, meta(pod)["namespace"]))
 
+    async def _release(self, rs: Object, pod: Object) -> None:
+        """A pod whose labels the selector no longer means is nobody's."""
+        rest = [owner for owner in meta(pod)["ownerReferences"] if owner["uid"] != meta(rs)["uid"]]
+        patch = {"metadata": {"uid": meta(pod)["uid"], "ownerReferences": rest or None}}
+        try:
+            answer = await self.client.patch(PODS, meta(pod)["name"], patch, meta(pod)["namespace"])
+        except ApiError as error:
+            if error.code not in (404, 409):
+                raise
+            return
+        self.pods.observe(answer)
+
     async def reconcile(self, key: Key) -> float | None:
         rs = self.sets.get(key)
         if rs is None:
@@ -103,6 +115,11 @@ class ReplicaSetController:
             ):
                 await self._adopt(rs, pod)
         owned = [pod for pod in self.pods.in_namespace(key[0]) if owned_by(pod, meta(rs)["uid"])]
+        if not meta(rs).get("deletionTimestamp"):
+            strangers = [p for p in owned if not selects(rs["spec"].get("selector"), meta(p).get("labels"))]
+            for pod in strangers:
+                await self._release(rs, pod)
+            owned = [pod for pod in owned if pod not in strangers]
         decided = plan(rs, owned, utc_now())
         failure: dict[str, Any] | None = None
         try:

@@ -9,6 +9,7 @@ from mizzen_local.client import Object
 from mizzen_local.objects import condition, meta, parse_time, rfc3339, with_condition
 
 REVISION = "deployment.kubernetes.io/revision"
+DESIRED, MOST = "deployment.kubernetes.io/desired-replicas", "deployment.kubernetes.io/max-replicas"
 
 
 def resolve(value: int | str | None, total: int, *, up: bool, default: int | str = "25%") -> int:
@@ -41,13 +42,31 @@ def _count(rs: Object, field: str) -> int:
     return int((rs.get("status") or {}).get(field) or 0)
 
 
-def sizes(deployment: Object, new: Object, old: list[Object], old_pods_remain: bool) -> dict[str, int]:
+def size_notes(deployment: Object) -> dict[str, str]:
+    """What a ReplicaSet notes of the Deployment's size, so that a later change of it is seen."""
+    wanted = int(deployment["spec"].get("replicas", 1))
+    recreate = (deployment["spec"].get("strategy") or {}).get("type") == "Recreate"
+    return {DESIRED: str(wanted), MOST: str(wanted + (0 if recreate else bounds(deployment)[0]))}
+
+
+def _noted(rs: Object, key: str) -> int | None:
+    text = (meta(rs).get("annotations") or {}).get(key, "")
+    return int(text) if text.isdigit() else None
+
+
+def was_resized(deployment: Object, sets: list[Object]) -> bool:
+    """Whether `replicas` changed since the active ReplicaSets were sized."""
+    wanted = int(deployment["spec"].get("replicas", 1))
+    return any(_size(rs) and _noted(rs, DESIRED) not in (None, wanted) for rs in sets)
+
+
+def sizes(deployment: Object, new: Object | None, old: list[Object], old_pods_remain: bool) -> dict[str, int]:
     """How many replicas each ReplicaSet should have now, by name; only those that change."""
     wanted = int(deployment["spec"].get("replicas", 1))
     active = [rs for rs in old if _size(rs)]
+    if new is None or deployment["spec"].get("paused") or was_resized(deployment, [new, *old]):
+        return _resized(deployment, new, old)
     name = new["metadata"]["name"]
-    if deployment["spec"].get("paused"):
-        return _scaled_in_proportion(wanted, new, active)
     if (deployment["spec"].get("strategy") or {}).get("type") == "Recreate":
         result = {rs["metadata"]["name"]: 0 for rs in active}
         if not old_pods_remain and _size(new) != wanted:
@@ -88,14 +107,50 @@ def _shrink_old(new: Object, active: list[Object], min_available: int, total: in
     return result
 
 
-def _scaled_in_proportion(wanted: int, new: Object, active: list[Object]) -> dict[str, int]:
-    """A paused Deployment only follows `replicas`: the largest set takes the difference."""
-    sets = [rs for rs in [new, *active] if _size(rs)] or [new]
-    difference = wanted - sum(map(_size, sets))
-    if not difference:
+def _resized(deployment: Object, new: Object | None, old: list[Object]) -> dict[str, int]:
+    """After `replicas` alone changed: each ReplicaSet of a rollout keeps its share."""
+    wanted = int(deployment["spec"].get("replicas", 1))
+    sets = [*([new] if new else []), *old]
+    active = [rs for rs in sets if _size(rs)]
+    if len(active) <= 1:
+        only = active[0] if active else new or max(old, key=_created, default=None)
+        return {meta(only)["name"]: wanted} if only is not None and _size(only) != wanted else {}
+    if new is not None and _size(new) == wanted == _count(new, "availableReplicas"):
+        return {meta(rs)["name"]: 0 for rs in old if _size(rs)}
+    if (deployment["spec"].get("strategy") or {}).get("type") == "Recreate":
         return {}
-    largest = max(sets, key=_size)
-    return {largest["metadata"]["name"]: max(0, _size(largest) + difference)}
+    allowed = wanted + bounds(deployment)[0] if wanted else 0
+    missing = allowed - sum(map(_size, active))
+    newest_first = sorted(active, key=_created, reverse=missing > 0)
+    ranked = sorted(newest_first, key=_size, reverse=True)
+    shares: dict[str, int] = {}
+    added = 0
+    for rs in ranked:
+        fraction = _fraction(deployment, rs, wanted, allowed)
+        left = missing - added
+        share = min(fraction, left) if missing > 0 else max(fraction, left)
+        shares[meta(rs)["name"]] = _size(rs) + (share if missing else 0)
+        added += share if missing else 0
+    if ranked and missing:
+        first = meta(ranked[0])["name"]
+        shares[first] = max(0, shares[first] + missing - added)
+    return {name: size for name, size in shares.items() if size != _size(_named(active, name))}
+
+
+def _named(sets: list[Object], name: str) -> Object:
+    return next(rs for rs in sets if meta(rs)["name"] == name)
+
+
+def _created(rs: Object) -> str:
+    return str(meta(rs).get("creationTimestamp") or "")
+
+
+def _fraction(deployment: Object, rs: Object, wanted: int, allowed: int) -> int:
+    """How much a ReplicaSet's size changes if its share of all pods stays."""
+    if not wanted:
+        return -_size(rs)
+    before = _noted(rs, MOST) or (deployment.get("status") or {}).get("replicas") or allowed
+    return math.floor(_size(rs) * allowed / before + 0.5) - _size(rs)
 
 
 def status(deployment: Object, new: Object | None, old: list[Object], now: datetime) -> Object:
@@ -148,6 +203,8 @@ def _progressing(
     deadline = deployment["spec"].get("progressDeadlineSeconds") or 600
     if deployment["spec"].get("paused"):
         verdict = ("Unknown", "DeploymentPaused", "Deployment is paused")
+    elif before is not None and before["reason"] == "DeploymentPaused":
+        verdict = ("Unknown", "DeploymentResumed", "Deployment is resumed")
     elif complete:
         verdict = ("True", "NewReplicaSetAvailable", f'ReplicaSet "{name}" has successfully progressed.')
     elif moved or before is None:
