@@ -156,8 +156,10 @@ async def test_a_watch_ends_at_its_timeout(http: Http) -> None:
 
 async def test_bookmarks_tell_how_far_a_watch_has_come(http: Http) -> None:
     """The server sends one shortly before the watch's end, so that the next one starts there."""
+    listed = await http.get("configmaps")
     made = await http.create("configmaps", config_map("marked", {"marked": "yes"}))
     query = {"allowWatchBookmarks": "true", "timeoutSeconds": "4", "labelSelector": "marked=yes"}
+    query["resourceVersion"] = listed["metadata"]["resourceVersion"]
     marks = []
     async for event in http.watch(http.path("configmaps"), **query):
         if event["type"] == "ADDED":  # a server that sees nothing change may have nothing to tell
