@@ -28,6 +28,7 @@ from mizzen_api.dataset import DatasetSpec, DriftStatus, ExpectationCounts
 
 if TYPE_CHECKING:
     from mizzen.data.drift import DriftReport
+    from mizzen.data.expectations import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,9 @@ def make(
     source = request.source or _open(request)
     shape = shape_of(spec)
     known = store.Known(request.home)
-    identity = source.identity()
+    # What is old today was fresh yesterday: ages are judged anew, on the rows.
+    ages = any(expectation.max_age is not None for expectation in spec.expectations)
+    identity = "" if ages else source.identity()
     remembered = known.get(identity + shape) if identity else None
     if remembered is not None:
         log.info("the sources are as they were: %s", remembered)
@@ -97,12 +100,15 @@ def make(
         made = making.ingest(
             spec, source, spool, lambda rows: on_progress(_share(rows), rows), folder / contract.DATASET_REJECTED
         )
+        outcome = made.suite.finish(now or datetime.now(UTC))
+        outcome.check()
         fingerprint = f"sha256:{hashlib.sha256((shape + source.digest()).encode()).hexdigest()}"
         if store.is_published(request.home / fingerprint.removeprefix("sha256:")):
             log.info("%s is there already", fingerprint)
             found = _reuse(request, fingerprint)
         else:
-            found = _publish(request, made, source, fingerprint, on_progress, runner or LocalRunner(), folder, now)
+            making_of = _Publishing(request, made, source, outcome, runner or LocalRunner(), on_progress)
+            found = making_of.publish(fingerprint, folder)
     if identity:
         known.put(identity + shape, fingerprint)
     store.prune(request.home, spec.keep, fingerprint)
@@ -129,36 +135,39 @@ def _reuse(request: Request, fingerprint: str) -> Version:
     return describe(folder, reused=True)
 
 
-def _publish(
-    request: Request,
-    made: Making,
-    source: RowSource,
-    fingerprint: str,
-    on_progress: OnProgress,
-    runner: Runner,
-    scratch: Path,
-    now: datetime | None,
-) -> Version:
-    rows = made.spool.rows
-    outcome = made.suite.finish(now or datetime.now(UTC))
-    outcome.check()
-    _check_contract(request.previous, made)
-    drift = _drift(request, made)
-    on_progress(50, rows)
-    pipeline = making.fit(made, runner)
-    on_progress(70, rows)
-    folder = request.home / fingerprint.removeprefix("sha256:")
-    with store.Publication(folder) as draft:
-        _write_parts(made, runner, draft)
-        _check_parts(made)
-        if (scratch / contract.DATASET_REJECTED).exists():
-            (scratch / contract.DATASET_REJECTED).rename(draft / contract.DATASET_REJECTED)
-        papers.write(
-            draft,
-            papers.Papers(made, pipeline, fingerprint, outcome, drift, source.bad_row_count, source.uris, request.name),
-        )
-    on_progress(100, rows)
-    return describe(folder, reused=False)
+@dataclass(frozen=True)
+class _Publishing:
+    """The second half of a making: all rows are in the spool and keep their expectations."""
+
+    request: Request
+    made: Making
+    source: RowSource
+    outcome: Outcome
+    runner: Runner
+    on_progress: OnProgress
+
+    def publish(self, fingerprint: str, scratch: Path) -> Version:
+        made, rows = self.made, self.made.spool.rows
+        _check_contract(self.request.previous, made)
+        drift = _drift(self.request, made)
+        self.on_progress(50, rows)
+        pipeline = making.fit(made, self.runner)
+        self.on_progress(70, rows)
+        folder = self.request.home / fingerprint.removeprefix("sha256:")
+        with store.Publication(folder) as draft:
+            _write_parts(made, self.runner, draft)
+            _check_parts(made)
+            if (scratch / contract.DATASET_REJECTED).exists():
+                (scratch / contract.DATASET_REJECTED).rename(draft / contract.DATASET_REJECTED)
+            source, name = self.source, self.request.name
+            papers.write(
+                draft,
+                papers.Papers(
+                    made, pipeline, fingerprint, self.outcome, drift, source.bad_row_count, source.uris, name
+                ),
+            )
+        self.on_progress(100, rows)
+        return describe(folder, reused=False)
 
 
 def _check_contract(previous: str | None, made: Making) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +191,16 @@ def test_three_rows_cannot_fill_three_parts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="split gets none of the 3 rows"):
         materialize(dataset_spec(source), str(tmp_path / "a"), "ns", "d")
     assert not list((tmp_path / "a").rglob("manifest.json"))
+
+
+def test_ages_are_judged_anew_on_unchanged_data(tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    lines = [f"{'ab'[i % 2]},text {i},2026-01-{i % 28 + 1:02d}" for i in range(100)]
+    source.write_text("\n".join(["label,text,day", *lines]) + "\n")
+    spec = dataset_spec(source, expectations=[{"column": "day", "maxAge": "7d"}])
+    request = Request(spec, str(tmp_path / "a"), "ns", "d")
+    first = make(request, now=datetime(2026, 1, 30, tzinfo=UTC))
+    assert make(request, now=datetime(2026, 1, 31, tzinfo=UTC)).uri == first.uri
+    with pytest.raises(UserError) as error:
+        make(request, now=datetime(2026, 3, 1, tzinfo=UTC))
+    assert error.value.reason == Reason.EXPECTATION_FAILED
