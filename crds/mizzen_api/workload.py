@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from bisect import bisect_right
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from mizzen_api.conditions import USER_ERRORS, Reason
 from mizzen_api.contract import TERMINATION_LOG_LIMIT
@@ -12,6 +14,8 @@ from mizzen_api.dataset import DatasetSpec, DriftStatus, ExpectationCounts
 from mizzen_api.meta import ApiModel, FreeForm
 from mizzen_api.searchjob import SearchJobSpec, Trial, TrialCounts
 from mizzen_api.trainingjob import ModelVersion, TrainerStatus, TrainingJobSpec
+
+_GIST = 500  # characters of a message that are worth more than the names of classes
 
 
 class ResolvedDataset(ApiModel):
@@ -73,6 +77,7 @@ class DatasetReport(ApiModel):
     fingerprint: str | None = None
     uri: str | None = None
     classes: list[str] = Field(default_factory=list)
+    classes_left_out: int = 0  # of a termination message; the version's manifest.json has all
     bad_rows: int = 0
     dropped_rows: int = 0
     rows_per_second: float | None = None
@@ -106,15 +111,42 @@ class Progress(ApiModel):
     def retryable(self) -> bool:
         return self.state == "Failed" and self.reason not in USER_ERRORS
 
+    @model_serializer(mode="wrap")
+    def _sayable(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """JSON has no NaN and no infinity. As null they would make the whole document unreadable."""
+        return _finite(handler(self))
+
     def to_termination_message(self) -> str:
-        """JSON of at most 4 KiB; the message is cut before anything else is lost."""
-        kept = self.message
+        """JSON of at most 4 KiB. The end of the message goes first, then classes, then all but how it ended."""
+        message = self.message
         while True:
-            shown = self if kept == self.message else self.model_copy(update={"message": kept + "…"})
-            text = shown.model_dump_json(by_alias=True, exclude_none=True)
-            if len(text.encode()) <= TERMINATION_LOG_LIMIT or not kept:
+            text = self._with_classes_that_fit(message)
+            if len(text.encode()) <= TERMINATION_LOG_LIMIT:
                 return text
-            kept = kept[: len(kept) // 2]  # escapes make the length on the wire hard to foretell
+            if not message:
+                break
+            message = message[: len(message) // 2]  # escapes make the length on the wire hard to foretell
+        bare = Progress(state=self.state, reason=self.reason, message="the report was too long to be kept")
+        return bare.model_dump_json(by_alias=True, exclude_none=True)
+
+    def _with_classes_that_fit(self, message: str) -> str:
+        """As few classes are left out as possible, and none as long as there is more message than the gist."""
+        dataset, every = self.dataset, self._text(message)
+        if dataset is None or len(message) > _GIST or len(every.encode()) <= TERMINATION_LOG_LIMIT:
+            return every
+        counts = range(len(dataset.classes))
+        fitting = bisect_right(counts, TERMINATION_LOG_LIMIT, key=lambda n: len(self._text(message, n).encode()))
+        return self._text(message, max(0, fitting - 1))
+
+    def _text(self, message: str, classes: int | None = None) -> str:
+        changes: dict[str, Any] = {}
+        if message != self.message:
+            changes["message"] = message + "…"
+        if self.dataset is not None and classes is not None:
+            kept = self.dataset.classes[:classes]
+            left_out = len(self.dataset.classes) - classes
+            changes["dataset"] = self.dataset.model_copy(update={"classes": kept, "classes_left_out": left_out})
+        return self.model_copy(update=changes).model_dump_json(by_alias=True, exclude_none=True)
 
     @classmethod
     def from_termination_message(cls, text: str) -> Progress | None:
@@ -123,3 +155,16 @@ class Progress(ApiModel):
             return cls.model_validate_json(text)
         except ValueError:
             return None
+
+
+def _finite(value: Any) -> Any:
+    """The document without the numbers that JSON cannot say."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items() if _said(item)}
+    if isinstance(value, list):
+        return [_finite(item) for item in value if _said(item)]
+    return value
+
+
+def _said(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)

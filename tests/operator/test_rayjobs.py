@@ -308,3 +308,23 @@ def test_a_time_to_live_ends_the_resource_also_when_set_afterwards():
     plan = decide(done, observed, later(20))
     assert (plan.look_again, plan.events, plan.delete_resource) == (40, (), False)
     assert decide(done, observed, later(61)).delete_resource
+
+
+@BOTH
+@pytest.mark.parametrize("said_last", ["", '{"training": {"trainerStatus": {"metrics": {"loss": null}}}}', "Killed"])
+def test_a_job_that_is_complete_without_a_readable_report_has_not_succeeded(job, said_last):
+    plan = decide(job, ending(started(job), ROLE_HEAD, said_last, complete=True))
+    status, reason, message = said(plan, SUCCEEDED)
+    assert (status, reason) == ("False", "InternalError")
+    assert f"pod {ROLE_HEAD}-pod ended well, but its report cannot be read" in message
+    assert said_last in message
+    gone = replace(ending(started(job), ROLE_HEAD, complete=True), pods=())
+    assert "the pod and its report are gone" in said(decide(job, gone), SUCCEEDED)[2]
+
+
+def test_of_a_complete_job_the_pod_that_succeeded_has_the_word():
+    job = training()
+    observed = ending(started(job), ROLE_HEAD, trained(), complete=True)
+    later_pod = replace(next(p for p in observed.pods if p.role == ROLE_HEAD), name="z", phase="Failed", termination="")
+    plan = decide(job, replace(observed, pods=(*observed.pods, later_pod)))
+    assert said(plan, SUCCEEDED)[:2] == ("True", "Succeeded")

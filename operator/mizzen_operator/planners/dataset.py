@@ -174,6 +174,8 @@ def _report(end: Outcome) -> DatasetReport | None:
 
 def _sentence(version: int, report: DatasetReport) -> str:
     parts = [f"Version {version} has {report.rows} rows"]
+    if report.classes_left_out:
+        parts.append(f"{report.classes_left_out} more classes than the status shows")
     if report.bad_rows:
         parts.append(f"{report.bad_rows} bad rows were set aside")
     if report.dropped_rows:

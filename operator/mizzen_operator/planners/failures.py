@@ -24,11 +24,15 @@ def outcome(job: JobView, observed: Observed, limit_field: str) -> Outcome | Non
     if not job.ended:
         return None
     pods = observed.pods_of_job(job)
+    if job.complete:
+        pods = tuple(pod for pod in pods if pod.phase == "Succeeded") or pods
     last = pods[-1] if pods else None
     progress = last.progress if last else None
-    if job.complete and (progress is None or progress.state != "Failed"):
-        message = progress.message if progress and progress.message else "Finished."
-        reason = progress.reason if progress and progress.reason is Reason.GOAL_REACHED else Reason.SUCCEEDED
+    if job.complete and progress is None:
+        return Outcome(False, Reason.INTERNAL_ERROR, _unreadable(last), None)
+    if job.complete and progress is not None and progress.state != "Failed":
+        message = progress.message or "Finished."
+        reason = progress.reason if progress.reason is Reason.GOAL_REACHED else Reason.SUCCEEDED
         return Outcome(True, reason, message, progress)
     if progress is not None and progress.state == "Failed" and progress.reason in USER_ERRORS:
         return Outcome(False, progress.reason, progress.message, progress)
@@ -45,6 +49,13 @@ def _system_failure(job: JobView, pods: tuple[PodView, ...], progress: Progress 
         return Outcome(False, reason, why or job.message, progress)
     message = f"The pod failed more often than {limit_field} allows. The last time: {why or 'it left no message'}"
     return Outcome(False, Reason.BACKOFF_LIMIT_EXCEEDED, message, progress)
+
+
+def _unreadable(pod: PodView | None) -> str:
+    """A Job that is complete without a report: nobody knows what it made."""
+    what = f"pod {pod.name} ended well, but its report cannot be read" if pod else "the pod and its report are gone"
+    said = f" ({pod.termination.strip()[:200]})" if pod and pod.termination.strip() else ""
+    return f"The Job is complete, yet {what}{said}: delete this resource and create it again"
 
 
 def last_words(pod: PodView) -> str:
