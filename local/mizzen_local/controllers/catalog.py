@@ -23,6 +23,7 @@ _NAMESPACED = {
     r.ENDPOINT_SLICES: "EndpointSlice",
     r.LEASES: "Lease",
     r.STATEFUL_SETS: "StatefulSet",
+    r.REVISIONS: "ControllerRevision",
     r.CRON_JOBS: "CronJob",
     Resource("autoscaling", "v2", "horizontalpodautoscalers"): "HorizontalPodAutoscaler",
     r.BUDGETS: "PodDisruptionBudget",

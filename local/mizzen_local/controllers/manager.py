@@ -21,6 +21,7 @@ from mizzen_local.controllers.namespaces import NamespaceController
 from mizzen_local.controllers.replicaset import ReplicaSetController
 from mizzen_local.controllers.resourcequota import ResourceQuotaController
 from mizzen_local.controllers.scheduler import Scheduler
+from mizzen_local.controllers.statefulset import StatefulSetController
 from mizzen_local.controllers.volumes import VolumeController
 
 
@@ -33,6 +34,7 @@ async def run_controllers(
     workers: list[Worker[Any]] = [
         DeploymentController(client, informers).worker,
         ReplicaSetController(client, informers).worker,
+        StatefulSetController(client, informers).worker,
         JobController(client, informers, backoff_base).worker,
         CronJobController(client, informers).worker,
         EndpointController(client, informers).worker,
