@@ -11,16 +11,15 @@ import time
 
 from mizzen_local.agent import hooks
 from mizzen_local.agent.containers import Container
-from mizzen_local.agent.environment import ConfigError, environment
+from mizzen_local.agent.environment import ConfigError
 from mizzen_local.agent.hosts import write_in_place
 from mizzen_local.agent.images import UnknownImageError
-from mizzen_local.agent.launch import arguments, base_environment, launch_spec
 from mizzen_local.agent.lifecycle import Decision, View, back_off, decide, is_sidecar
+from mizzen_local.agent.preparation import Place, prepare
 from mizzen_local.agent.probes import Prober
-from mizzen_local.agent.security import accounts, identity
 from mizzen_local.agent.status import pod_status, stamp
 from mizzen_local.agent.surroundings import Node
-from mizzen_local.agent.volumes import Mount, VolumeError, Volumes
+from mizzen_local.agent.volumes import VolumeError, Volumes
 from mizzen_local.client import ApiError, Object, Resource
 from mizzen_local.objects import meta, parse_time, with_condition
 from mizzen_local.resources import PODS
@@ -238,30 +237,12 @@ class PodWorker:
         self._say(event, f"Error: {reason}: {message}", warning=True, container=name)
 
     async def _start_one(self, spec: Object) -> None:
-        name, node, pod = spec["name"], self.node, self.pod
-        image = node.images.find(spec.get("image") or "")
+        name = spec["name"]
+        image = self.node.images.find(spec.get("image") or "")
         self._say("Pulled", f'Container image "{spec.get("image")}" is a command of this machine', container=name)
-        hostname = (pod["spec"].get("hostname") or meta(pod)["name"])[:63]
-        status = {**(pod.get("status") or {}), "podIP": self.ip, "podIPs": [{"ip": self.ip}], "hostIP": node.host_ip}
-        user = identity(pod, spec, image)
-        base = base_environment(image, hostname, node.service_environment(pod), user.uid)
-        env = await environment({**pod, "status": status}, spec, base, self._fetch, node.allocatable)
-        argv = arguments(spec, image, env)
         self.write_hosts()
-        temporary = self.containers[name].make_temporary()
-        own = [Mount(str(temporary), "/tmp"), Mount(str(self.folder / "hosts"), "/etc/hosts")]  # noqa: S108
-        mounts = [*own, *accounts(self.folder, user, image), *self.volumes.mounts(spec, env)]
-        network = {} if pod["spec"].get("hostNetwork") else {"ip": self.ip, "ports": str(self.folder / "ports")}
-        launch = launch_spec(
-            spec,
-            argv=argv,
-            env=env,
-            hostname=hostname,
-            mounts=mounts,
-            hidden=node.hidden,
-            network=network,
-            identity=user,
-        )
+        place = Place(self.folder, self.ip, self.volumes, self.containers[name].make_temporary())
+        launch = await prepare(self.node, self.pod, spec, image, place, self._fetch)
         fallback = spec.get("terminationMessagePolicy") == "FallbackToLogsOnError"
         self._say("Created", f"Created container: {name}", container=name)
         self.containers[name].start(launch, fallback_to_logs=fallback)
