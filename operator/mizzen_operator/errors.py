@@ -2,8 +2,13 @@
 
 OperatorError
 ├── ConfigurationError   the operator cannot start as it was installed
+├── InvalidResource      a resource cannot be understood; its condition says so until it is edited
 └── ClusterError         the API server refused or did not answer; tried again with back-off
 """
+
+from __future__ import annotations
+
+from mizzen_api.conditions import Reason
 
 
 class OperatorError(Exception):
@@ -12,6 +17,14 @@ class OperatorError(Exception):
 
 class ConfigurationError(OperatorError):
     """Says which setting is wrong and how to mend it."""
+
+
+class InvalidResource(OperatorError):  # noqa: N818  # named as Kubernetes names it
+    """Says which field of which resource, and what is wrong with it."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ClusterError(OperatorError):

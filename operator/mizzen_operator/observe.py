@@ -6,10 +6,12 @@ import asyncio
 import secrets
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from mizzen_api import Dataset, ModelService, SearchJob, TrainingJob
 from mizzen_api.contract import API_VERSION, ARTIFACTS_CLAIM, LABEL_KIND, LABEL_NAME, ROLE_HEAD, ROLE_MATERIALIZE
 from mizzen_api.workload import Progress
-from mizzen_operator import names, views
+from mizzen_operator import names, trouble, views
 from mizzen_operator.children.httproute import API_VERSION as ROUTE_API
 from mizzen_operator.interfaces import Cluster, Registry, Workloads
 from mizzen_operator.observed import GatewayView, ModelAnswer, Observed, PodView, RouteView, Traffic
@@ -32,11 +34,17 @@ class Observer:
     settings: Settings
 
     async def resource(self, key: Key) -> Resource | None:
-        """None once it is gone or going: its children are the garbage collector's."""
+        """None once it is gone or going: its children are the garbage collector's.
+
+        InvalidResource where it is not what its model says: the API server checks less, or another version of it.
+        """
         found = await self.cluster.get(Ref(API_VERSION, key.kind, key.namespace, key.name))
         if found is None or "deletionTimestamp" in found["metadata"]:
             return None
-        resource: Resource = MODELS[key.kind].model_validate(found)
+        try:
+            resource: Resource = MODELS[key.kind].model_validate(found)
+        except ValidationError as error:
+            raise trouble.invalid(key, error) from error
         return resource
 
     async def observe(self, resource: Resource, memory: Memory) -> Observed:
