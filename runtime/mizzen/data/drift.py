@@ -151,7 +151,9 @@ class _Comparison:
         if not note and min(a.rows, b.rows) < self.settings.min_rows:
             note = f"fewer than {self.settings.min_rows} rows"
         kind = "text" if a.kind is Kind.STRING and not _are_categories(a, b) else a.kind.value
-        found = {} if note else self._distances(kind, a, b)
+        with np.errstate(over="ignore", invalid="ignore"):  # distances between numbers near 1e308 have no value
+            found = {} if note else self._distances(kind, a, b)
+        found = {m: d for m, d in found.items() if math.isfinite(d.statistic) and math.isfinite(d.noise)}
         if not found:
             return FeatureDrift(name, kind, "", None, None, False, missing=missing, note=note or "nothing to compare")
         methods = [wanted] if wanted in found else [m for m in AUTO[kind] if m in found] or ["js"]

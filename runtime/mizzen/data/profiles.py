@@ -203,10 +203,9 @@ class Profile:
 
     def merge(self, other: Profile) -> Profile:
         """Take in what follows. Returns itself. ValueError where columns, types or versions differ."""
-        mine, theirs = ({name: c.kind for name, c in p.columns.items()} for p in (self, other))
+        mine, theirs = ({name: c.dtype for name, c in p.columns.items()} for p in (self, other))
         if mine != theirs:
-            differ = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
-            name = differ[0] if differ else ""
+            name = min(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
             raise ValueError(
                 f"profiles of different columns cannot be merged: column {name!r} is "
                 f"{mine.get(name, 'absent')} in one and {theirs.get(name, 'absent')} in the other"

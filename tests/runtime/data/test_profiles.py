@@ -51,7 +51,7 @@ def frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
 
 
 @given(st.lists(ROWS, min_size=1, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_chunks_profiled_elsewhere_merge_to_the_same_bits(parts: list[list[dict[str, Any]]]) -> None:
     here = Profile.empty(SCHEMA)
     elsewhere = Profile.empty(SCHEMA)
@@ -72,7 +72,7 @@ def test_real_chunks_profiled_elsewhere_merge_to_the_same_bits() -> None:
 
 
 @given(ROWS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_counts_and_ranges_are_those_of_polars(rows: list[dict[str, Any]]) -> None:
     frame = frame_of(rows)
     profile = Profile.of(frame)
@@ -161,7 +161,7 @@ def test_cardinality_is_estimated_without_bias(different: int) -> None:
 
 
 @given(st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=30), min_size=2))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_histograms_depend_on_the_values_alone(parts: list[list[float]]) -> None:
     def histogram(values: list[float]) -> Histogram:
         return Histogram.of(np.array(values) + 0.0, min(values) + 0.0, max(values) + 0.0)
@@ -278,7 +278,7 @@ def test_the_sample_is_one_of_the_rows_and_keeps_them_whole() -> None:
 
 def test_profiles_of_different_columns_do_not_merge() -> None:
     profile = Profile.of(pl.DataFrame({"a": [1]}))
-    with pytest.raises(ValueError, match=r"column 'b' is absent in one and number in the other"):
+    with pytest.raises(ValueError, match=r"column 'b' is absent in one and Int64 in the other"):
         profile.merge(Profile.of(pl.DataFrame({"a": [1], "b": [2]})))
     other = Profile.of(pl.DataFrame({"a": [1]}))
     other.hash_version = "0"

@@ -43,6 +43,7 @@ class Cdf:
 
     @property
     def std(self) -> float:
-        weights = np.diff(self.upto, prepend=0.0)
-        mean = float((self.values * weights).sum())
-        return float(np.sqrt(((self.values - mean) ** 2 * weights).sum()))
+        scale = float(np.abs(self.values).max()) or 1.0  # squares of what is near 1e308 have no value
+        weights, values = np.diff(self.upto, prepend=0.0), self.values / scale
+        mean = float((values * weights).sum())
+        return scale * float(np.sqrt(((values - mean) ** 2 * weights).sum()))
