@@ -114,12 +114,13 @@ def blocks(
     cut: Callable[[bytes, bool], int],
     on_digest: Callable[[bytes], None],
     encoding: str | None = None,
-    size: int = BLOCK_BYTES,
+    size: int | None = None,
 ) -> Iterator[Block]:
-    """Blocks of about `size` bytes that end where a record does: cut(data, at_end) says where the last whole one ends.
+    """Blocks of about `size` (BLOCK_BYTES) bytes that end where a record does: cut(data, at_end) says where the last whole one ends.
 
     The file's digest is told once its last byte was read. UserError when it is damaged or a record does not end.
     """
+    size = size or BLOCK_BYTES
     with ExitStack() as stack:
         stream, hashed = content(file, stack)
         decode = None
