@@ -12,8 +12,8 @@ from mizzen_local.agent.containers import Exit
 from mizzen_local.agent.environment import environment, expand, field_value
 from mizzen_local.agent.hosts import render, service_addresses, write_in_place
 from mizzen_local.agent.images import Images, UnknownImageError, repository
-from mizzen_local.agent.logs import log_lines
 from mizzen_local.agent.lifecycle import View, back_off, decide
+from mizzen_local.agent.logs import log_lines
 from mizzen_local.agent.proxy import backends
 from mizzen_local.agent.status import pod_status, qos_class
 from mizzen_local.client import ApiError, Object, Resource
