@@ -119,7 +119,9 @@ def _local_files(uri: str) -> list[File]:
         return _local(path, name)
     anchor = Path(path.anchor) if path.is_absolute() else Path()
     pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else str(path)
-    found = sorted(p for p in anchor.glob(pattern) if p.is_file())
+    found = sorted(
+        p for p in anchor.glob(pattern) if p.is_file() and (p.name[0] != "." or Path(pattern).name[0] == ".")
+    )
     return [_local_file(p, name(p, p)) for p in found]
 
 

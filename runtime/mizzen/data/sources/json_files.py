@@ -50,10 +50,13 @@ class JsonFile(FilePart):
         for records in self._records(lambda _: None):
             try:
                 frame = pl.read_ndjson(io.BytesIO(records.data), infer_schema_length=None)
-            except pl.exceptions.PolarsError:  # broken lines, or types that have nothing in common
+                frame = types.normalise(frame, self._text_columns)
+            except (
+                pl.exceptions.PolarsError,
+                UserError,
+            ):  # broken lines, types that have nothing in common, huge numbers
                 kinds = _infer_one_by_one(records.data)
             else:
-                frame = types.normalise(frame, self._text_columns)
                 kinds = {name: _kind(frame[name]) for name in frame.columns}
             if kinds:
                 return {name: known.get(name) or kind for name, kind in kinds.items()}

@@ -116,8 +116,9 @@ def blocks(
     encoding: str | None = None,
     size: int | None = None,
 ) -> Iterator[Block]:
-    """Blocks of about `size` (BLOCK_BYTES) bytes that end where a record does: cut(data, at_end) says where the last whole one ends.
+    """Blocks of about `size` bytes (BLOCK_BYTES) that end where a record does.
 
+    `cut(data, at_end)` says where the last whole record ends, or 0.
     The file's digest is told once its last byte was read. UserError when it is damaged or a record does not end.
     """
     size = size or BLOCK_BYTES

@@ -207,7 +207,7 @@ def _normal(kind: pl.DataType, column: pl.Expr, as_text: bool) -> pl.Expr:  # no
     import polars as pl
 
     if isinstance(kind, pl.Struct):
-        return column.struct.json_encode()
+        return pl.when(column.is_not_null()).then(column.struct.json_encode())
     if isinstance(kind, pl.List | pl.Array) and not as_text:
         as_list = column.arr.to_list() if isinstance(kind, pl.Array) else column
         inner = kind.inner
