@@ -42,7 +42,7 @@ def endpoint(service: Object, pod: Object) -> Object:
     always = bool(service["spec"].get("publishNotReadyAddresses"))
     entry: Object = {
         "addresses": [pod["status"]["podIP"]],
-        "conditions": {"ready": always or (ready and not ending), "serving": always or ready, "terminating": ending},
+        "conditions": {"ready": always or (ready and not ending), "serving": ready, "terminating": ending},
         "nodeName": pod["spec"].get("nodeName"),
         "targetRef": {
             "kind": "Pod",
