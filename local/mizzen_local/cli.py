@@ -6,13 +6,13 @@ import json
 import logging
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from mizzen_local.chart import ChartError
 from mizzen_local.progress import Progress
-from mizzen_local.state import StartError, default_state
+from mizzen_local.state import StateError, default_state
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="A Kubernetes cluster on this machine, without containers."
@@ -66,9 +66,8 @@ def up(  # noqa: PLR0913, PLR0917
     )
     try:
         start(options, Progress())
-    except (StartError, ChartError) as error:
-        typer.secho(f"error: {error}", err=True, fg="red")
-        raise typer.Exit(1) from None
+    except (StateError, ChartError) as error:
+        _end(error)
 
 
 @app.command()
@@ -79,7 +78,10 @@ def down(
     """Stop all pods and the cluster; its state stays unless it is purged."""
     from mizzen_local.up import down as stop
 
-    stop(state_dir or default_state(), Progress(), purge=purge)
+    try:
+        stop(state_dir or default_state(), Progress(), purge=purge)
+    except StateError as error:
+        _end(error)
 
 
 @app.command()
@@ -148,8 +150,12 @@ def node(  # noqa: PLR0913, PLR0917
     try:
         join(options)
     except NetworkError as error:
-        typer.secho(f"error: {error}", err=True, fg="red")
-        raise typer.Exit(1) from None
+        _end(error)
+
+
+def _end(error: Exception) -> NoReturn:
+    typer.secho(f"error: {error}", err=True, fg="red")
+    raise typer.Exit(1) from None
 
 
 def main() -> None:

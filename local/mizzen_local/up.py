@@ -140,18 +140,21 @@ def _server(state: State) -> str:
 
 
 def down(root: Path, progress: Progress, *, purge: bool = False) -> None:
-    """End all pods, then the daemon; with `purge` delete everything that was kept."""
+    """End all pods, then the daemon; with `purge` delete everything that was kept. StateError before anything ends."""
     state = State(root.resolve())
+    if purge:
+        state.check_purge()
     with progress.step("stopping pods, node and control plane") as step:
         was_there = state.stop_daemon(_STOP_SECONDS)
         left = _kill_leftovers(state)
         if not was_there:
             step.note("it was not running" + (f"; ended {left} containers it had left" if left else ""))
     if purge and state.root.exists():
-        with progress.step(f"deleting {state.root}"):
+        with progress.step(f"deleting {state.root}") as step:
             for pod in state.node.glob("pods/*"):
                 shutil.rmtree(memory_folder(pod.name), ignore_errors=True)
-            shutil.rmtree(state.root, ignore_errors=True)
+            if foreign := state.purge():
+                step.note(f"what is not the cluster's stays: {', '.join(foreign)}")
 
 
 def _kill_leftovers(state: State) -> int:

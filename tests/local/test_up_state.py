@@ -8,12 +8,15 @@ import os
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mizzen_local.agent.sandbox import boot_id, start_time, write_json
 from mizzen_local.chart import ChartError, find_chart, merged, parse_values
 from mizzen_local.daemon import explain
+from mizzen_local.progress import Progress
 from mizzen_local.ranges import Ranges, claim
-from mizzen_local.state import StartError, State, default_state
+from mizzen_local.state import StartError, State, StateError, default_state
+from mizzen_local.up import down
 
 
 def test_the_default_state_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -88,3 +91,100 @@ def test_clusters_on_one_machine_keep_apart_and_keep_their_addresses(tmp_path: P
     chosen = claim(tmp_path / "a.json", pods="127.99.0.0/16")
     chosen.release()
     assert chosen.ranges == Ranges(first.ranges.services, "127.99.0.0/16")
+
+
+def prepared(root: Path) -> State:
+    """A folder as it looks after a cluster ran in it."""
+    state = State(root)
+    state.prepare()
+    for name in ("pki", "node/pods", "volumes/default"):
+        (root / name).mkdir(parents=True)
+    for name in (
+        "kubeconfig",
+        "lock",
+        "state.db-wal",
+        "ranges.json",
+        "ranges.json.123",
+        "admin.token",
+        "volumes/default/f",
+    ):
+        (root / name).write_text("x")
+    return state
+
+
+def test_purging_deletes_what_the_cluster_keeps_and_then_the_folder(tmp_path: Path) -> None:
+    state = prepared(tmp_path / "state")
+    assert state.purge() == []
+    assert not state.root.exists()
+    assert state.purge() == []
+
+
+def test_purging_leaves_what_is_not_the_clusters(tmp_path: Path) -> None:
+    state = prepared(tmp_path / "state")
+    (state.root / "thesis.txt").write_text("mine")
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("mine")
+    (state.root / "nodes").symlink_to(precious)
+    assert state.purge() == ["thesis.txt"]
+    assert sorted(path.name for path in state.root.iterdir()) == ["mizzen-state", "thesis.txt"]
+    state.prepare()  # it is still the cluster's
+    assert (precious / "file").exists()
+
+
+def test_a_folder_that_no_cluster_made_is_not_purged(tmp_path: Path) -> None:
+    (tmp_path / "node").mkdir()
+    with pytest.raises(StateError, match="is not deleted: no embedded cluster made it"):
+        State(tmp_path).purge()
+    assert (tmp_path / "node").is_dir()
+
+
+def test_home_root_and_working_folder_are_never_purged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = prepared(tmp_path / "state")
+    monkeypatch.chdir(state.root)
+    for root in (state.root, Path("/")):
+        with pytest.raises(StateError, match="is not deleted: it is your working folder, your home or the root of all"):
+            State(root).check_purge()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(state.root))
+    for call in (state.check_purge, state.purge):
+        with pytest.raises(StateError, match="your home"):
+            call()
+    with pytest.raises(StartError, match="cannot be the cluster's own folder"):
+        state.prepare()
+    assert state.kubeconfig.exists()
+
+
+def test_nothing_ends_when_a_purge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(State, "stop_daemon", lambda *_: pytest.fail("stopped"))
+    with pytest.raises(StateError):
+        down(tmp_path, Progress(Console(quiet=True)), purge=True)
+
+
+def test_a_folder_with_other_things_in_it_is_not_taken(tmp_path: Path) -> None:
+    for name in ("b", "a", "d", "c", "node"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(StartError, match=r"is not empty \(a, b, c and 1 more\): choose another folder"):
+        State(tmp_path).prepare()
+    assert not (tmp_path / "state.db").exists()
+
+
+def test_a_folder_older_than_the_marker_is_still_the_clusters(tmp_path: Path) -> None:
+    state = prepared(tmp_path / "state")
+    (state.root / "mizzen-state").unlink()
+    (state.root / "note").write_text("")
+    state.prepare()
+    assert (state.root / "mizzen-state").exists()
+
+
+def test_the_folder_becomes_private_even_if_it_was_there_before(tmp_path: Path) -> None:
+    root = tmp_path / "state"
+    root.mkdir(mode=0o755)
+    state = State(root)
+    state.prepare()
+    assert root.stat().st_mode & 0o777 == 0o700
+    assert state.database.stat().st_mode & 0o777 == 0o600
+    state.database.chmod(0o644)
+    state.prepare()
+    assert state.database.stat().st_mode & 0o777 == 0o600
+    assert state.log.stat().st_mode & 0o777 == 0o600

@@ -140,7 +140,7 @@ class _locked:  # noqa: N801
         except BlockingIOError:
             os.close(self._file)
             raise StateLocked(
-                f"another server is using {self._path.parent}: stop it, or choose another --state"
+                f"another server is using {self._path.parent}: stop it, or choose another --state-dir"
             ) from None
 
     def __exit__(self, *_: object) -> None:
