@@ -1,0 +1,145 @@
+"""Sources in a bucket: a real S3 server on loopback."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from mizzen.data.sources import RowSource, open_sources
+from mizzen.errors import SystemError_, UserError
+from mizzen_api.dataset_sources import Source
+
+pytestmark = pytest.mark.cluster
+ACCESS, SECRET = "mizzen", "a-secret-that-is-not-shown"
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [int(listener.getsockname()[1]) for listener in listeners]
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """SeaweedFS with one user."""
+    folder = tmp_path_factory.mktemp("s3")
+    keys = [{"accessKey": ACCESS, "secretKey": SECRET}]
+    users = [{"name": "mizzen", "credentials": keys, "actions": ["Admin", "Read", "Write", "List"]}]
+    (folder / "s3.json").write_text(json.dumps({"identities": users}))
+    names = ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc",
+             "s3.port", "s3.port.grpc"]  # fmt: skip
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    log = folder / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("weed"), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}",
+             "-s3", "-filer", f"-s3.config={folder / 's3.json'}", "-volume.max=8", "-master.volumeSizeLimitMB=16",
+             *(f"-{name}={port}" for name, port in ports.items())],
+            stdout=out, stderr=out, cwd=folder, env={**os.environ, "HOME": str(folder)},
+        )  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{ports['s3.port']}"
+        deadline = time.monotonic() + 60
+        while not made_bucket(url):
+            assert process.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.kill()  # it has nothing to keep, and its own end takes half a minute
+        process.wait(timeout=30)
+
+
+def client(url: str) -> object:
+    from pyarrow import fs
+
+    return fs.S3FileSystem(
+        access_key=ACCESS, secret_key=SECRET, endpoint_override=url.removeprefix("http://"), scheme="http",
+        region="us-east-1", allow_bucket_creation=True,
+    )  # fmt: skip
+
+
+def made_bucket(url: str) -> bool:
+    """True once the whole server works, volumes included."""
+    try:
+        client(url).create_dir("raw")  # type: ignore[attr-defined]
+        put(url, "raw/ready", b"yes")
+    except OSError:
+        return False
+    return True
+
+
+def put(url: str, key: str, content: bytes) -> None:
+    with client(url).open_output_stream(key) as out:  # type: ignore[attr-defined]
+        out.write(content)
+
+
+@pytest.fixture
+def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    return endpoint
+
+
+def opened(uri: str) -> RowSource:
+    return open_sources([Source(uri=uri)])
+
+
+def test_files_folders_and_globs_of_a_bucket_are_read(s3: str) -> None:
+    for number in (2, 1):
+        put(s3, f"raw/tables/part-{number}.csv", b"n,name\n%d,x\n" % number)
+    put(s3, "raw/tables/_SUCCESS", b"")
+    parquet = io.BytesIO()
+    pl.DataFrame({"n": [3], "name": ["y"]}).write_parquet(parquet)
+    put(s3, "raw/other/part-3.parquet", parquet.getvalue())
+    for uri in ("s3://raw/tables/*.csv", "s3://raw/tables", "s3://raw/**/part-[12].csv"):
+        assert pl.concat(opened(uri).chunks())["n"].to_list() == [1, 2], uri
+    source = open_sources([Source(uri="s3://raw/tables/part-1.csv"), Source(uri="s3://raw/other/part-3.parquet")])
+    assert pl.concat(source.chunks()).rows() == [(1, "x"), (3, "y")]
+    unread = open_sources([Source(uri="s3://raw/tables/part-1.csv"), Source(uri="s3://raw/other/part-3.parquet")])
+    assert unread.digest() == source.digest()
+
+
+def test_an_object_that_changed_has_another_identity(s3: str) -> None:
+    put(s3, "raw/changing.csv", b"n\n1\n")
+    before = opened("s3://raw/changing.csv").identity()
+    assert before == opened("s3://raw/changing.csv").identity() != ""
+    put(s3, "raw/changing.csv", b"n\n1\n2\n")
+    assert opened("s3://raw/changing.csv").identity() != before
+
+
+@pytest.mark.parametrize("uri", ["s3://raw/nowhere.csv", "s3://nowhere/in.csv", "s3://raw/nowhere/*.csv"])
+def test_what_is_not_there_is_the_user_s_to_mend(s3: str, uri: str) -> None:
+    with pytest.raises(UserError) as error:
+        list(opened(uri).chunks())
+    assert f"cannot read source {uri}" in error.value.message
+
+
+def test_wrong_keys_are_the_user_s_to_mend(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(s3, "raw/in.csv", b"n\n1\n")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-one")
+    with pytest.raises(UserError) as error:
+        list(opened("s3://raw/in.csv").chunks())
+    assert SECRET not in error.value.message
+    assert "wrong-one" not in error.value.message
+
+
+def test_an_endpoint_that_is_away_is_worth_another_try(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (closed,) = free_ports(1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed}")
+    with pytest.raises(SystemError_, match="cannot read source s3://raw/in.csv"):
+        list(opened("s3://raw/in.csv").chunks())
