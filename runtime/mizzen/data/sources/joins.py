@@ -50,7 +50,7 @@ class Step:
                 raise UserError(
                     Reason.SOURCE_MALFORMED,
                     f"join.on: {name!r} is {right[name]} in {self.uri} and {left[name]} in the rows that it joins; "
-                    "declare its type in schema",
+                    "declare its type in columnTypes",
                 )
         twice = [name for name in right if name in left and name not in keys]
         if twice and self.join.suffix is None and self.join.how not in {"semi", "anti"}:

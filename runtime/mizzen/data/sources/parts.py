@@ -82,14 +82,14 @@ class Contract:
             raise UserError(
                 Reason.SOURCE_MALFORMED,
                 f"{uri} differs from {self.origin}: column {column.name!r} is {have}, there it is {want}; "
-                f"make them equal, or declare the type of {column.name!r} in schema",
+                f"make them equal, or declare the type of {column.name!r} in columnTypes",
             )
         try:
             return column.cast(types.dtype(want))
         except pl.exceptions.PolarsError as error:
             raise UserError(
                 Reason.SOURCE_MALFORMED,
-                f"{uri}: column {column.name!r} cannot be read as {want}, as schema says: {str(error).splitlines()[0]}",
+                f"{uri}: column {column.name!r} cannot be read as {want}, as columnTypes says: {str(error).splitlines()[0]}",
             ) from error
 
 
@@ -192,7 +192,7 @@ class Concatenation:
         if vanished:
             raise UserError(
                 Reason.COLUMN_MISSING,
-                f"{self.uris[0]} has no column {vanished[0]!r}, which schema names; there are {', '.join(columns)}",
+                f"{self.uris[0]} has no column {vanished[0]!r}, which columnTypes names; there are {', '.join(columns)}",
             )
 
     def contract(self) -> Contract:

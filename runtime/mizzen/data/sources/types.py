@@ -103,7 +103,7 @@ def complaint(text: str, name: str) -> str:
     """What is wrong with a value, and the mend."""
     if name == "float" and text.strip().lower().lstrip("+-").startswith("inf"):
         return INFINITE
-    return f"{quoted(text)} is not {ARTICLES[name]}; mend it, or declare the column a string in schema"
+    return f"{quoted(text)} is not {ARTICLES[name]}; mend it, or declare the column a string in columnTypes"
 
 
 def _present(texts: pl.Series, null_values: Collection[str]) -> pl.Series:
