@@ -128,3 +128,48 @@ async def test_load_adds_pods_and_idleness_removes_them(http: Http, small: Objec
         HPA, "load", "one pod wanted", lambda h: h["status"].get("desiredReplicas") == 1, seconds=180
     )
     assert conditions(found)["AbleToScale"]["reason"] in ("SucceededRescale", "ReadyForNewScale")
+
+
+POLICY = {"type": "Pods", "value": 1, "periodSeconds": 60}
+NEITHER = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization"}}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "why"),
+    [
+        ({"minReplicas": 5}, "spec.maxReplicas", "must be greater than or equal to `minReplicas`"),
+        ({"minReplicas": 0}, "spec.minReplicas", "must be greater than or equal to 1"),
+        ({"maxReplicas": 0, "minReplicas": None}, "spec.maxReplicas", "must be set and greater than 0"),
+        ({"metrics": [cpu(0)]}, "spec.metrics[0].resource.target.averageUtilization", "must be greater than 0"),
+        (
+            {"metrics": [NEITHER]},
+            "spec.metrics[0].resource.target.averageUtilization",
+            "must set either a target raw value or a target utilization",
+        ),
+        (
+            {"metrics": [{"type": "Pods"}]},
+            "spec.metrics[0].pods",
+            "must populate information for the given metric source",
+        ),
+        (
+            {"metrics": [{"type": "Odd"}]},
+            "spec.metrics[0].type",
+            'supported values: "ContainerResource", "External", "Object", "Pods", "Resource"',
+        ),
+        (
+            {"behavior": {"scaleUp": {"policies": [{**POLICY, "periodSeconds": 1801}]}}},
+            "spec.behavior.scaleUp.policies[0].periodSeconds",
+            "must be less than or equal to 1800",
+        ),
+        (
+            {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 3601}}},
+            "spec.behavior.scaleDown.stabilizationWindowSeconds",
+            "must be less than or equal to 3600",
+        ),
+    ],
+)
+async def test_what_an_autoscaler_may_not_say(http: Http, spec: Object, field: str, why: str) -> None:
+    answer = await http.call("POST", http.path(HPA), autoscaler("wrong", **spec))
+    assert answer.code == 422, answer.body
+    found = [cause["message"] for cause in answer.body["details"]["causes"] if cause["field"] == field]
+    assert any(why in message for message in found), answer.body["details"]["causes"]

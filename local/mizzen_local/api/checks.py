@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mizzen_local import schedules
-from mizzen_local.api import limitchecks, names, validation
+from mizzen_local.api import autoscalerchecks, limitchecks, names, validation
 from mizzen_local.api.registry import ResourceInfo
 from mizzen_local.api.status import Cause, duplicate, forbidden_field, invalid_value, required, unsupported
 from mizzen_local.client import Object
@@ -331,6 +331,7 @@ _BY_BUCKET: dict[str, Callable[[Object, Object | None, list[Cause]], None]] = {
     "apps/daemonsets": _workload(),
     "batch/jobs": _job,
     "batch/cronjobs": _cron_job,
+    "autoscaling/horizontalpodautoscalers": autoscalerchecks.check,
     "policy/poddisruptionbudgets": _budget,
     "/resourcequotas": limitchecks.quota,
     "/limitranges": limitchecks.limit_range,
