@@ -89,7 +89,8 @@ class Contract:
         except pl.exceptions.PolarsError as error:
             raise UserError(
                 Reason.SOURCE_MALFORMED,
-                f"{uri}: column {column.name!r} cannot be read as {want}, as columnTypes says: {str(error).splitlines()[0]}",
+                f"{uri}: column {column.name!r} cannot be read as {want}, as columnTypes says: "
+                f"{str(error).splitlines()[0]}",
             ) from error
 
 
@@ -192,7 +193,8 @@ class Concatenation:
         if vanished:
             raise UserError(
                 Reason.COLUMN_MISSING,
-                f"{self.uris[0]} has no column {vanished[0]!r}, which columnTypes names; there are {', '.join(columns)}",
+                f"{self.uris[0]} has no column {vanished[0]!r}, which columnTypes names; "
+                f"there are {', '.join(columns)}",
             )
 
     def contract(self) -> Contract:
