@@ -50,14 +50,23 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_values(files: list[Path], settings: list[str]) -> dict[str, Any]:
-    """Value files, then `k=v` settings; later ones win, as with `helm`."""
+    """Value files, then `k=v` settings; later ones win, as with `helm`. ChartError names one that cannot be read."""
     import helm_python
 
     values: dict[str, Any] = {}
     for path in files:
-        values = merged(values, yaml.safe_load(path.read_text()) or {})
+        try:
+            found = yaml.safe_load(path.read_text()) or {}
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ChartError(f"--values {path}: {' '.join(str(error).split())}") from None
+        if not isinstance(found, dict):
+            raise ChartError(f"--values {path}: values are a mapping, as in `gateway: {{port: 8000}}`")
+        values = merged(values, found)
     for setting in settings:
-        values = merged(values, helm_python.parse_set_string(setting))
+        try:
+            values = merged(values, helm_python.parse_set_string(setting))
+        except helm_python.HelmError as error:
+            raise ChartError(f"--set {setting}: {error}") from None
     return values
 
 

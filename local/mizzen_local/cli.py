@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from mizzen_local import options as accepted
 from mizzen_local.chart import ChartError
 from mizzen_local.progress import Progress
 from mizzen_local.state import StateError, default_state
@@ -18,7 +19,25 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="A Kubernetes cluster on this machine, without containers."
 )
 
-StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Where the cluster keeps its state.")]
+StateDir = Annotated[
+    Path | None, typer.Option("--state-dir", file_okay=False, help="Where the cluster keeps its state.")
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, dir_okay=False, callback=accepted.images, help="YAML file: image name to path, entrypoint and env."
+    ),
+]
+Cpus = Annotated[float | None, typer.Option(min=0.01, help="CPUs that the node offers; all of them by default.")]
+Memory = Annotated[
+    str | None, typer.Option(callback=accepted.memory, help="Memory that the node offers, for example 8Gi.")
+]
+Extended = Annotated[
+    list[str] | None,
+    typer.Option(
+        callback=accepted.extended, help="A resource that the node also offers, as nvidia.com/gpu=1. Repeatable."
+    ),
+]
 
 
 @app.command()
@@ -27,21 +46,26 @@ def up(  # noqa: PLR0913, PLR0917
     chart: Annotated[Path | None, typer.Option(help="Folder of the Helm chart to install.")] = None,
     no_chart: Annotated[bool, typer.Option("--no-chart", help="Start the cluster only.")] = False,
     settings: Annotated[list[str] | None, typer.Option("--set", help="A chart value, as k=v. Repeatable.")] = None,
-    values: Annotated[list[Path] | None, typer.Option("--values", "-f", help="A file of chart values.")] = None,
-    port: Annotated[int, typer.Option(help="Port of the API server on loopback.")] = 6443,
-    node: Annotated[str, typer.Option(help="Name of the node.")] = "local",
-    images: Annotated[Path | None, typer.Option(help="YAML file: image name to path, entrypoint and env.")] = None,
-    cpus: Annotated[float | None, typer.Option(help="CPUs that the node offers; all of them by default.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory that the node offers, for example 8Gi.")] = None,
-    extended: Annotated[
-        list[str] | None, typer.Option(help="A resource that the node also offers, as nvidia.com/gpu=1. Repeatable.")
+    values: Annotated[
+        list[Path] | None,
+        typer.Option("--values", "-f", exists=True, dir_okay=False, help="A file of chart values."),
     ] = None,
-    pod_range: Annotated[str, typer.Option(help="Loopback range of pod addresses; a free one by default.")] = "",
-    service_range: Annotated[str, typer.Option(help="Loopback range of ClusterIPs; a free one by default.")] = "",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API server on loopback.")] = 6443,
+    node: Annotated[str, typer.Option(callback=accepted.node_name, help="Name of the node.")] = "local",
+    images: Images = None,
+    cpus: Cpus = None,
+    memory: Memory = None,
+    extended: Extended = None,
+    pod_range: Annotated[
+        str, typer.Option(callback=accepted.loopback, help="Loopback range of pod addresses; a free one by default.")
+    ] = "",
+    service_range: Annotated[
+        str, typer.Option(callback=accepted.loopback, help="Loopback range of ClusterIPs; a free one by default.")
+    ] = "",
     metrics_interval: Annotated[
-        float, typer.Option(help="Seconds between two looks of the metrics collector and of autoscalers.")
+        float, typer.Option(min=0.05, help="Seconds between two looks of the metrics collector and of autoscalers.")
     ] = 15.0,
-    timeout: Annotated[int, typer.Option(help="Seconds to wait for the chart to be ready.")] = 300,
+    timeout: Annotated[int, typer.Option(min=1, help="Seconds to wait for the chart to be ready.")] = 300,
 ) -> None:
     """Start the cluster and install the platform. Doing it twice is fine."""
     from mizzen_local.up import UpOptions
@@ -97,30 +121,45 @@ def status(state_dir: StateDir = None) -> None:
 
 @app.command()
 def node(  # noqa: PLR0913, PLR0917
-    kubeconfig: Annotated[Path, typer.Option(help="The cluster to join.")],
-    name: Annotated[str, typer.Option(help="The node's name.")] = "",
+    kubeconfig: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, callback=accepted.kubeconfig, help="The cluster to join.")
+    ],
+    name: Annotated[str, typer.Option(callback=accepted.node_name, help="The node's name.")] = "",
     state_dir: StateDir = None,
-    images: Annotated[Path | None, typer.Option(help="YAML file: image name to path, entrypoint and env.")] = None,
-    cpus: Annotated[float | None, typer.Option(help="CPUs that the node offers; all of them by default.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory that the node offers, for example 8Gi.")] = None,
-    extended: Annotated[
-        list[str] | None, typer.Option(help="A resource that the node also offers, as nvidia.com/gpu=1. Repeatable.")
-    ] = None,
+    images: Images = None,
+    cpus: Cpus = None,
+    memory: Memory = None,
+    extended: Extended = None,
     client_ca: Annotated[
         Path | None,
-        typer.Option(help="Authority of certificates that callers of the kubelet show; by default the cluster's."),
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Authority of certificates that callers of the kubelet show; by default the cluster's.",
+        ),
     ] = None,
     network_namespace: Annotated[
         str, typer.Option(help="Give the node a network of its own under this name; needs root.")
     ] = "",
     pod_range: Annotated[
-        str, typer.Option(help="Range of pod addresses: 127.40.0.0/16, in a network namespace 10.244.0.0/16.")
+        str,
+        typer.Option(
+            callback=accepted.addresses,
+            help="Range of pod addresses: 127.40.0.0/16, in a network namespace 10.244.0.0/16.",
+        ),
     ] = "",
     service_range: Annotated[
-        str, typer.Option(help="Range of the cluster's ClusterIPs, which a network namespace answers for.")
+        str,
+        typer.Option(
+            callback=accepted.addresses,
+            help="Range of the cluster's ClusterIPs, which a network namespace answers for.",
+        ),
     ] = "10.96.0.0/16",
     link_range: Annotated[
-        str, typer.Option(help="Range of the link between host and network namespace: their two ends.")
+        str,
+        typer.Option(
+            callback=accepted.addresses, help="Range of the link between host and network namespace: their two ends."
+        ),
     ] = "10.222.0.0/30",
     proxy: Annotated[
         bool, typer.Option(help="Answer for loopback ClusterIPs on this machine, without a network namespace.")

@@ -18,7 +18,7 @@ from mizzen_local.api import server
 from mizzen_local.controllers.manager import run_controllers
 from mizzen_local.http_client import HttpClient
 from mizzen_local.objects import quantity
-from mizzen_local.state import State
+from mizzen_local.state import State, StateError
 
 _log = logging.getLogger("mizzen_local.daemon")
 _GRACE = 10.0
@@ -69,7 +69,7 @@ def explain(error: BaseException, options: argparse.Namespace) -> str:
     taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
     if taken or isinstance(error, server.PortTaken):
         return f"port {options.port} is taken by another process: choose one with `mizzen up --port`"
-    if isinstance(error, server.StartError):
+    if isinstance(error, server.StartError | StateError):
         return str(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk of {options.state} is full: free some space, or use another folder with --state-dir"

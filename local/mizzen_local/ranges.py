@@ -10,16 +10,52 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mizzen_local.agent.sandbox import write_json
+from mizzen_local.state import StateError
 
 _log = logging.getLogger(__name__)
 _CHOICES = 10
 _CLAIM_PORT = 6400
+_LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
+_LOCALHOST = ipaddress.IPv4Address("127.0.0.1")
+_LONGEST_PREFIX = 24  # room for some hundred Services or pods
 
 
 @dataclass(frozen=True)
 class Ranges:
     services: str = "127.20.0.0/16"
     pods: str = "127.30.0.0/16"
+
+
+def network(text: str) -> ipaddress.IPv4Network:
+    """A range that pods or Services may have; StateError says what is wrong with another."""
+    try:
+        found = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise StateError(f"{text!r} is no range of addresses ({error}); 127.30.0.0/16 is one") from None
+    if not found.subnet_of(_LOOPBACK):
+        raise StateError(f"{text!r} is not within 127.0.0.0/8, and pods are processes on this machine's loopback")
+    if _LOCALHOST in found:
+        raise StateError(f"{text!r} holds 127.0.0.1, where the machine's own servers listen")
+    if found.prefixlen > _LONGEST_PREFIX:
+        raise StateError(f"{text!r} is too small: it needs a prefix of /{_LONGEST_PREFIX} or shorter")
+    return found
+
+
+def _checked(ranges: Ranges) -> Ranges:
+    if network(ranges.services).overlaps(network(ranges.pods)):
+        raise StateError(f"the ranges of pods ({ranges.pods}) and Services ({ranges.services}) overlap")
+    return ranges
+
+
+def _before(record: Path) -> Ranges | None:
+    """What this cluster had; a record that cannot be used is none."""
+    try:
+        return _checked(Ranges(**json.loads(record.read_text())))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, StateError) as error:
+        _log.warning("%s is not used: %s", record, error)
+        return None
 
 
 class Claim:
@@ -45,11 +81,14 @@ def _hold(ranges: Ranges) -> socket.socket | None:
 
 
 def claim(record: Path, services: str = "", pods: str = "") -> Claim:
-    """What was asked for, else what this cluster had before (Services keep their addresses), else the first free."""
-    before = Ranges(**json.loads(record.read_text())) if record.exists() else None
+    """What was asked for, else what this cluster had before (Services keep their addresses), else the first free.
+
+    StateError where what was asked for cannot be; nothing is recorded then.
+    """
+    before = _before(record)
     if services or pods or before:
         default = before or Ranges()
-        ranges = Ranges(services or default.services, pods or default.pods)
+        ranges = _checked(Ranges(services or default.services, pods or default.pods))
         holder = _hold(ranges)
         if holder is None:
             _log.warning("another cluster on this machine uses %s: addresses may collide", ranges.services)

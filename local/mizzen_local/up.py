@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mizzen_local import chart
 from mizzen_local.agent import sandbox
@@ -21,7 +23,7 @@ from mizzen_local.http_client import HttpClient
 from mizzen_local.objects import is_true
 from mizzen_local.progress import Progress
 from mizzen_local.resources import NODES, PODS
-from mizzen_local.state import StartError, State
+from mizzen_local.state import NEEDED_BYTES, StartError, State
 from mizzen_local.trouble import troubles
 
 _START_SECONDS = 60.0
@@ -48,18 +50,19 @@ class UpOptions:
 
 
 def up(options: UpOptions, progress: Progress) -> None:
-    """Start what does not run, then see to the chart. Raises StartError or ChartError, each with one clear line."""
+    """Start what does not run, then see to the chart. Raises StateError or ChartError, each with one clear line."""
     state = State(options.state.resolve())
+    path, values = _chart(options) if options.with_chart else (None, {})
     if state.running() is not None:
         progress.say(f"[green]✓[/green] already running  [dim]{state.root}[/dim]")
+        if ignored := unheeded(state, options):
+            progress.say(f"[yellow]![/yellow] {', '.join(ignored)}: takes effect only after `mizzen down`")
     else:
         with progress.step("control plane and node") as step:
             state.prepare()
             _wait(state, _spawn(state, options))
             step.note(_server(state))
-    if options.with_chart:
-        path = chart.find_chart(options.chart)
-        values = chart.merged(chart.laptop_values(), chart.parse_values(options.value_files, options.settings))
+    if path is not None:
         with progress.step("chart mizzen in namespace mizzen-system") as step:
             asyncio.run(_definitions(state, path))
             try:
@@ -68,6 +71,22 @@ def up(options: UpOptions, progress: Progress) -> None:
                 raise chart.ChartError("\n".join([str(error), *asyncio.run(_troubles(state))])) from error
             step.note(f"{what}, revision {revision}")
     progress.say(f"\n  export KUBECONFIG={state.kubeconfig}\n  kubectl get pods -A\n")
+
+
+def _chart(options: UpOptions) -> tuple[Path, dict[str, Any]]:
+    """Read before anything starts: what is wrong with it is told at once."""
+    values = chart.parse_values(options.value_files, options.settings)
+    return chart.find_chart(options.chart), chart.merged(chart.laptop_values(), values)
+
+
+def unheeded(state: State, options: UpOptions) -> list[str]:
+    """Options that the running daemon was started without; one that is left at its default asks for nothing."""
+    try:
+        started = json.loads(state.options.read_text())
+    except (OSError, ValueError):
+        return []
+    wanted, default = daemon_options(options), daemon_options(UpOptions(options.state))
+    return [f"--{name}" for name, value in wanted.items() if value != default[name] and value != started.get(name)]
 
 
 async def _definitions(state: State, path: Path) -> None:
@@ -83,21 +102,29 @@ async def _troubles(state: State) -> list[str]:
             return [f"and the API server does not answer: {error}"]
 
 
+def daemon_options(options: UpOptions) -> dict[str, list[str]]:
+    """By the option's name, each of its values; what `mizzen up` and the daemon have in common."""
+    names = ("port", "node", "images", "cpus", "memory", "pod_range", "service_range", "metrics_interval", "extended")
+    found: dict[str, list[str]] = {}
+    for name in names:
+        value = getattr(options, name)
+        values = value if isinstance(value, list) else [] if value in {None, ""} else [value]
+        found[name.replace("_", "-")] = [str(each) for each in values]
+    return found
+
+
 def daemon_command(state: State, options: UpOptions) -> list[str]:
     command = [sys.executable, "-m", "mizzen_local.daemon", "--state", str(state.root)]
-    command += ["--port", str(options.port), "--node", options.node]
-    for name in ("images", "cpus", "memory", "pod_range", "service_range", "metrics_interval"):
-        value = getattr(options, name)
-        if value:
-            command += [f"--{name.replace('_', '-')}", str(value)]
-    for resource in options.extended:
-        command += ["--extended", resource]
+    for name, values in daemon_options(options).items():
+        for value in values:
+            command += [f"--{name}", value]
     return command
 
 
 def _spawn(state: State, options: UpOptions) -> subprocess.Popen[bytes]:
     state.error.unlink(missing_ok=True)
     state.record.unlink(missing_ok=True)
+    sandbox.write_json(str(state.options), daemon_options(options))
     with state.log.open("ab") as log:
         return subprocess.Popen(
             daemon_command(state, options),
@@ -159,8 +186,6 @@ def down(root: Path, progress: Progress, *, purge: bool = False) -> None:
 
 def _kill_leftovers(state: State) -> int:
     """Containers whose daemon was killed: they live on until somebody ends them."""
-    import json
-
     count = 0
     for path in state.node.glob("pods/*/containers/*/*/running.json"):
         with contextlib.suppress(OSError, ValueError, KeyError):
@@ -173,7 +198,7 @@ def _kill_leftovers(state: State) -> int:
 
 
 def status(root: Path) -> Object:
-    """What runs: `{"running": bool, "server": url, "nodes": [...], "pods": {phase: count}}`."""
+    """What runs: `{"running": bool, "server": url, "kubeconfig": path, "nodes": {...}, "pods": {phase: count}}`."""
     state = State(root.resolve())
     pid = state.running()
     if pid is None:
@@ -182,9 +207,17 @@ def status(root: Path) -> Object:
         "running": True,
         "pid": pid,
         "state": str(state.root),
+        "kubeconfig": str(state.kubeconfig),
         "server": _server(state),
+        **_disk(state),
         **asyncio.run(_look(state)),
     }
+
+
+def _disk(state: State) -> Object:
+    free = state.free
+    low = f"the disk of {state.root} is nearly full: free some space, or writes will fail soon"
+    return {"freeMiB": free // 2**20, **({"warning": low} if free < NEEDED_BYTES else {})}
 
 
 async def _look(state: State) -> Object:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from mizzen_local.daemon import explain
 from mizzen_local.progress import Progress
 from mizzen_local.ranges import Ranges, claim
 from mizzen_local.state import StartError, State, StateError, default_state
-from mizzen_local.up import down
+from mizzen_local.up import UpOptions, daemon_options, down, unheeded, up
 
 
 def test_the_default_state_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -57,6 +59,7 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (OSError(errno.EADDRINUSE, "in use"), "port 6443 is taken by another process"),
         (OSError(errno.ENOSPC, "no space"), "disk of /x is full"),
         (ExceptionGroup("g", [OSError(errno.EADDRINUSE, "in use")]), "port 6443"),
+        (StateError("no such range"), "no such range"),
         (RuntimeError("boom"), "did not start: boom"),
     ],
 )
@@ -69,6 +72,25 @@ def test_values_merge_and_later_ones_win(tmp_path: Path) -> None:
     file.write_text("a: {b: 1, c: 2}\nd: [1]")
     assert parse_values([file], ["a.b=3", "e=x"]) == {"a": {"b": 3, "c": 2}, "d": [1], "e": "x"}
     assert merged({"a": {"b": 1}}, {"a": 2}) == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "words"),
+    [
+        ("a: 1", "novalue", '--set novalue: key "novalue" has no value'),
+        ("a: [", "b=1", "values.yaml: while parsing"),
+        ("[1]", "b=1", "values.yaml: values are a mapping"),
+    ],
+)
+def test_values_that_cannot_be_read_are_named_before_anything_starts(
+    tmp_path: Path, text: str, setting: str, words: str
+) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(text)
+    options = UpOptions(tmp_path / "state", value_files=[file], settings=[setting])
+    with pytest.raises(ChartError, match=re.escape(words)):
+        up(options, Progress(Console(quiet=True)))
+    assert not options.state.exists()
 
 
 def test_the_repositorys_chart_is_found_and_a_wrong_one_named(tmp_path: Path) -> None:
@@ -91,6 +113,48 @@ def test_clusters_on_one_machine_keep_apart_and_keep_their_addresses(tmp_path: P
     chosen = claim(tmp_path / "a.json", pods="127.99.0.0/16")
     chosen.release()
     assert chosen.ranges == Ranges(first.ranges.services, "127.99.0.0/16")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"pods": "lots"}, "'lots' is no range of addresses"),
+        ({"pods": "127.30.0.1/16"}, "has host bits set"),
+        ({"pods": "10.244.0.0/16"}, "is not within 127.0.0.0/8"),
+        ({"services": "::1/128"}, "is no range of addresses"),
+        ({"services": "127.0.0.0/16"}, "holds 127.0.0.1"),
+        ({"services": "127.20.0.0/30"}, "is too small"),
+        ({"pods": "127.20.0.0/16", "services": "127.20.1.0/24"}, "overlap"),
+        ({"pods": "127.20.0.0/16"}, "overlap"),
+    ],
+)
+def test_ranges_that_cannot_be_are_refused_and_not_recorded(tmp_path: Path, wanted: dict[str, str], words: str) -> None:
+    record = tmp_path / "ranges.json"
+    with pytest.raises(StateError, match=words):
+        claim(record, **wanted)
+    assert not record.exists()
+
+
+@pytest.mark.parametrize("text", ['{"services": "127.20.0.0/16", "pods": "10.0.0.0/8"}', '{"pod": 1}', "{", "[]"])
+def test_a_record_of_ranges_that_cannot_be_used_is_written_anew(tmp_path: Path, text: str) -> None:
+    record = tmp_path / "ranges.json"
+    record.write_text(text)
+    found = claim(record)
+    found.release()
+    assert json.loads(record.read_text()) == {"services": found.ranges.services, "pods": found.ranges.pods}
+
+
+def test_options_that_a_running_cluster_does_not_heed_are_told(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    started = UpOptions(tmp_path, port=7000, cpus=4.0, extended=["nvidia.com/gpu=1"])
+    assert unheeded(state, started) == []  # nobody knows what it was started with
+    write_json(str(state.options), daemon_options(started))
+    assert unheeded(state, started) == []
+    assert unheeded(state, UpOptions(tmp_path)) == []
+    other = UpOptions(
+        tmp_path, port=7000, cpus=2.0, memory="8Gi", extended=["nvidia.com/gpu=2"], pod_range="127.9.0.0/16"
+    )
+    assert unheeded(state, other) == ["--cpus", "--memory", "--pod-range", "--extended"]
 
 
 def prepared(root: Path) -> State:
