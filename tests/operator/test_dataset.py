@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -30,9 +31,17 @@ from tests.operator.builders import (
 READY = ConditionType.READY
 
 
-def report(fingerprint: str = "sha256:bb") -> str:
+def report(fingerprint: str = "sha256:bb", **found: Any) -> str:
     uri = f"file:///artifacts/datasets/default/tweets/{fingerprint}"
-    found = DatasetReport(progress_percentage=100, rows=9, fingerprint=fingerprint, uri=uri, classes=["a", "b"])
+    found = {
+        "progressPercentage": 100,
+        "rows": 9,
+        "fingerprint": fingerprint,
+        "uri": uri,
+        "classes": ["a", "b"],
+        **found,
+    }
+    found = DatasetReport.model_validate(found)
     return Progress(state="Succeeded", reason=Reason.SUCCEEDED, dataset=found).to_termination_message()
 
 
@@ -49,6 +58,21 @@ def test_no_claim_where_there_is_one_or_where_artifacts_live_elsewhere():
     assert kinds(elsewhere) == ["ConfigMap", "Job"]
     mounts = child(elsewhere, "Job", "tweets-data-1")["spec"]["template"]["spec"]["volumes"]
     assert "artifacts" not in {volume["name"] for volume in mounts}
+
+
+def test_the_message_tells_what_is_odd_about_a_version():
+    mds = dataset()
+    told = report(
+        badRows=2,
+        droppedRows=3,
+        expectations={"warned": 1},
+        drift={"drifted": True, "features": 7, "driftedFeatures": 0},
+    )
+    plan = decide(mds, ending(materializing(mds), ROLE_MATERIALIZE, told, complete=True))
+    assert said(plan, READY)[2] == (
+        "Version 1 has 9 rows; 2 bad rows were set aside; 3 rows were dropped by expectations; 1 expectation does not "
+        "hold; the data has drifted, 0 of 7 columns by themselves"
+    )
 
 
 def test_success_makes_a_version():
@@ -210,6 +234,15 @@ def test_a_reference_that_is_not_there_is_waited_for():
     golden, _ = ready()
     plan = decide(after(mds, plan), Observed(dataset=golden))
     assert said(plan, READY)[:2] == ("False", "Materializing")
+
+
+def test_a_reference_that_cannot_be_measured_is_refused_and_not_replaced_by_another():
+    mds = edited(dataset(), drift={"reference": "modelservice", "modelServiceRef": {"name": "tweets"}})
+    plan = decide(mds, Observed())
+    assert said(plan, READY)[:2] == ("False", "InvalidParameters")
+    assert "modelservice" in said(plan, READY)[2]
+    assert not plan.apply
+    assert said(decide(edited(after(mds, plan), drift={}), Observed()), READY)[:2] == ("False", "Materializing")
 
 
 def test_secrets_are_mounted_as_files_and_jobs_may_vanish():

@@ -51,6 +51,9 @@ def _first_reading(dataset: Dataset, observed: Observed, now: datetime, settings
         return _plan(
             dataset, now, "False", Reason.SUSPENDED, text, delete=_all(observed), run=0, next_refresh_time=None
         )
+    if dataset.spec.drift is not None and dataset.spec.drift.reference == "modelservice":
+        text = "spec.drift.reference: modelservice cannot be measured against yet; set previous, or dataset"
+        return _plan(dataset, now, "False", Reason.INVALID_PARAMETERS, text, delete=stale)
     missing = _missing_reference(dataset, observed)
     if missing:
         return _plan(dataset, now, "False", Reason.PENDING, missing, delete=stale, look_again=None)
@@ -181,9 +184,11 @@ def _sentence(version: int, report: DatasetReport) -> str:
     if report.dropped_rows:
         parts.append(f"{report.dropped_rows} rows were dropped by expectations")
     if report.expectations is not None and report.expectations.warned:
-        parts.append(f"{report.expectations.warned} expectations do not hold")
+        warned = report.expectations.warned
+        parts.append("1 expectation does not hold" if warned == 1 else f"{warned} expectations do not hold")
     if report.drift is not None and report.drift.drifted:
-        parts.append(f"{report.drift.drifted_features} of {report.drift.features} columns have drifted")
+        drift = report.drift  # columns together may have drifted where none has by itself
+        parts.append(f"the data has drifted, {drift.drifted_features} of {drift.features} columns by themselves")
     return "; ".join(parts)
 
 

@@ -32,6 +32,7 @@ def run(config: WorkloadConfig, board: ProgressBoard) -> str:
         secrets=read_secrets(config.dataset_spec),
         previous=config.previous.uri if config.previous else None,
         reference=config.reference.uri if config.reference else None,
+        reference_name=config.reference.name if config.reference else "the reference",
     )
     version = make(request, on_progress)
     board.update(dataset=report_of(version, version.rows / max(1e-3, time.monotonic() - began)))

@@ -61,6 +61,7 @@ class Request:
     secrets: Mapping[str, str] = field(default_factory=dict)
     previous: str | None = None  # URI of the version whose schema this one must keep
     reference: str | None = None  # URI of the version that drift is measured against
+    reference_name: str = "the reference"  # as the report calls it
     source: RowSource | None = None  # instead of spec.sources
 
     @property
@@ -163,7 +164,15 @@ class _Publishing:
             papers.write(
                 draft,
                 papers.Papers(
-                    made, pipeline, fingerprint, self.outcome, drift, source.bad_row_count, source.uris, name
+                    made,
+                    pipeline,
+                    fingerprint,
+                    self.outcome,
+                    drift,
+                    source.bad_row_count,
+                    source.uris,
+                    name,
+                    self.request.reference_name,
                 ),
             )
         self.on_progress(100, rows)

@@ -33,6 +33,7 @@ class Papers:
     bad_rows: int
     uris: Sequence[str]
     name: str
+    reference: str = "the reference"  # what drift was measured against
 
 
 def write(draft: Path, papers: Papers) -> None:
@@ -44,7 +45,7 @@ def write(draft: Path, papers: Papers) -> None:
     if papers.drift is not None:
         (draft / contract.DATASET_DRIFT).write_text(papers.drift.to_json())
     document = manifest(papers)
-    drifted = json.loads(papers.drift.to_json()) if papers.drift is not None else None
+    drifted = {"reference": papers.reference, **json.loads(papers.drift.to_json())} if papers.drift else None
     pipeline = json.loads(papers.pipeline.to_json())
     render(report_of(papers.name, document, pipeline, papers.made.profile, papers.outcome, drifted)).write(draft)
     (draft / contract.DATASET_MANIFEST).write_text(json.dumps(document, indent=1, ensure_ascii=False))

@@ -221,6 +221,8 @@ def test_drift_lists_the_deciding_statistic_and_the_worst_first(report: Report, 
     size = next(feature for feature in drift.features if feature.column == "size")
     assert size.drifted and size.statistic == size.statistics[size.method]
     assert "flowers@2" in Page(html).texts["code"]
+    assert f"<dd>{sum(f.drifted for f in drift.features)} of {drift.compared}</dd>" in html
+    assert drift.compared == sum(bool(feature.statistics) for feature in drift.features)
     rows = re.findall(r'<th scope="row">(\w+)', html[html.index('id="drift"') : html.index('id="columns"')])
     assert rows[0] == "size" and set(rows) == {feature.column for feature in drift.features}
 

@@ -156,7 +156,8 @@ def test_drift_warns_or_fails(tmp_path: Path) -> None:
     first = materialize(spec, str(tmp_path / "a"), "ns", "d")
     moved = [f"{'ab'[i % 2]},other thing entirely {i},{200 + i % 50}" for i in range(2000)]
     source.write_text("\n".join(["label,text,age", *moved]) + "\n")
-    second = make(Request(spec, str(tmp_path / "a"), "ns", "d", reference=first.uri))
+    second = make(Request(spec, str(tmp_path / "a"), "ns", "d", reference=first.uri, reference_name="version 1"))
+    assert "drifted from version 1" in (store.local_folder(second.uri) / "report.html").read_text()
     assert second.drift is not None
     assert second.drift.drifted
     assert second.drift.drifted_features >= 1

@@ -90,6 +90,11 @@ class Drift:
     auc: float | None = None
     auc_threshold: float | None = None
 
+    @property
+    def compared(self) -> int:
+        """Columns with a statistic; the others are listed with why they have none."""
+        return sum(feature.statistic is not None or feature.drifted for feature in self.features)
+
 
 @dataclass(frozen=True)
 class Source:
