@@ -56,7 +56,9 @@ def up(options: UpOptions, progress: Progress) -> None:
     if state.running() is not None:
         progress.say(f"[green]✓[/green] already running  [dim]{state.root}[/dim]")
         if ignored := unheeded(state, options):
-            progress.say(f"[yellow]![/yellow] {', '.join(ignored)}: takes effect only after `mizzen down`")
+            progress.say(
+                f"[yellow]![/yellow] {', '.join(ignored)}: no effect on a running cluster, only after `mizzen down`"
+            )
     else:
         with progress.step("control plane and node") as step:
             state.prepare()

@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("up --memory 0", "--memory", "is not above zero"),
         ("up --memory=-1Gi", "--memory", "is not above zero"),
         ("up --cpus 0", "--cpus", "0.01"),
-        ("up --cpus many", "--cpus", "many"),
+        ("up --cpus many", "--cpus", "number"),
         ("up --extended foo", "--extended", "is not DOMAIN/NAME=WHOLE-NUMBER"),
         ("up --extended gpu=1", "--extended", "is not DOMAIN/NAME=WHOLE-NUMBER"),
         ("up --extended a.b/gpu=1.5", "--extended", "is not DOMAIN/NAME=WHOLE-NUMBER"),

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import orjson
 
-from mizzen_local.client import Object
+from mizzen_local.client import ApiError, Object
 
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 WINDOW = 8192  # events that each resource keeps for watches that resume
 
 
@@ -69,6 +70,7 @@ class Store:
     """A versioned key-value store of Kubernetes objects. Not thread-safe: the event loop is the only caller."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
@@ -129,8 +131,10 @@ class Store:
         rv = self.rv + 1
         obj["metadata"]["resourceVersion"] = str(rv)
         raw = orjson.dumps(obj)
-        # one statement is one transaction
-        self._db.execute("INSERT OR REPLACE INTO objects VALUES (?,?,?,?,?)", (bucket, namespace, name, rv, raw))
+        try:  # one statement is one transaction
+            self._db.execute("INSERT OR REPLACE INTO objects VALUES (?,?,?,?,?)", (bucket, namespace, name, rv, raw))
+        except sqlite3.OperationalError as error:
+            raise self._explained(error) from error
         self.rv = rv
         entry = Entry(obj, rv, raw)
         home = self.bucket(bucket)
@@ -161,10 +165,18 @@ class Store:
             db.execute("DELETE FROM objects WHERE bucket=? AND namespace=? AND name=?", (bucket, namespace, name))
             db.execute("INSERT OR REPLACE INTO versions VALUES (?,?)", (bucket, rv))
             db.execute("COMMIT")
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
+        except BaseException as error:
+            if db.in_transaction:  # a full disk has rolled back already
+                db.execute("ROLLBACK")
+            raise (self._explained(error) if isinstance(error, sqlite3.OperationalError) else error) from None
         self.rv = rv
+
+    def _explained(self, error: sqlite3.OperationalError) -> Exception:
+        """A full disk is its owner's to mend; nothing was written, and reads go on."""
+        if error.sqlite_errorcode not in _FULL:
+            return error
+        text = f"the disk of {self._path.parent} is full: free some space, then try again"
+        return ApiError(507, "InsufficientStorage", text)
 
     def listen(self, bucket: str, listener: Callable[[Event], None]) -> int:
         self._tokens += 1
