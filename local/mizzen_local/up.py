@@ -72,7 +72,13 @@ def up(options: UpOptions, progress: Progress) -> None:
             except chart.ChartError as error:
                 raise chart.ChartError("\n".join([str(error), *asyncio.run(_troubles(state))])) from error
             step.note(f"{what}, revision {revision}")
-    progress.say(f"\n  export KUBECONFIG={state.kubeconfig}\n  kubectl get pods -A\n")
+    progress.say(f"\n  export KUBECONFIG={state.kubeconfig}\n  {_kubectl()} get pods -A\n")
+
+
+def _kubectl() -> str:
+    """As it can be typed: the one that came with us is not on everybody's PATH."""
+    ours = Path(sys.executable).with_name("kubectl")
+    return str(ours) if shutil.which("kubectl") is None and ours.exists() else "kubectl"
 
 
 def _chart(options: UpOptions) -> tuple[Path, dict[str, Any]]:

@@ -62,6 +62,14 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "quickstart.md"], ids=lambda path: path.name)
+def test_commands_can_be_typed_as_they_stand(page: Path) -> None:
+    """kubectl comes with the environment, and knows the embedded cluster from $KUBECONFIG only."""
+    before = page.read_text().split("\n    kubectl ")[0]
+    assert re.search(r'^    .*export PATH="\$PWD/\.venv/bin:\$PATH"', before, re.M)
+    assert re.search(r"^    export .*KUBECONFIG=~/\.mizzen/kubeconfig$", before, re.M)
+
+
 def test_decisions_are_numbered_without_gaps_and_have_the_same_parts() -> None:
     decisions = sorted((DOCS / "adr").glob("*.md"))
     assert [int(path.name[:4]) for path in decisions] == list(range(1, len(decisions) + 1))

@@ -233,6 +233,12 @@ def test_up_twice_is_fine_and_status_tells(embedded_cluster: EmbeddedCluster) ->
     assert "already running" in embedded_cluster.mizzen_local("up", "--no-chart").stdout
     found = json.loads(embedded_cluster.mizzen_local("status").stdout)
     assert found["running"] and found["nodes"] == {"local": "Ready"}
+    assert Path(found["kubeconfig"]) == embedded_cluster.kubeconfig.resolve()
+    assert found["freeMiB"] > 0
+    assert (
+        "--cpus: without effect until `mizzen down`"
+        in embedded_cluster.mizzen_local("up", "--no-chart", "--cpus", "7").stdout
+    )
 
 
 def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
