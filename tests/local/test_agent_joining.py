@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +18,7 @@ from aiohttp.test_utils import make_mocked_request
 from mizzen_local.agent import grpc_health
 from mizzen_local.agent.callers import Caller, Callers, asked, certified
 from mizzen_local.agent.hosts import api_server_variables, service_variables
+from mizzen_local.agent.joining import Join, join
 from mizzen_local.agent.netns import Namespace, NetworkError, Plan
 from mizzen_local.agent.streams import Wanted
 from mizzen_local.client import Object
@@ -128,6 +133,45 @@ def test_a_network_namespace_needs_root(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(NetworkError, match="needs root"):
         Namespace.create(Plan("n"))
+
+
+def test_one_agent_has_a_state_folder_at_a_time(tmp_path: Path) -> None:
+    options = Join(
+        kubeconfig=tmp_path / "kubeconfig", name="n", state=tmp_path, images=None, cpus=None, memory=None, extended=[],
+        client_ca=None, network_namespace="", pod_range="", service_range="", link_range="", proxy=False,
+    )  # fmt: skip
+    with (tmp_path / "agent.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(NetworkError, match="another node agent uses"):
+            join(options)
+
+
+CLAIMS = """
+import subprocess, sys
+from mizzen_local.agent.joining import Join, join
+from mizzen_local.agent.netns import Namespace, Plan
+network = Namespace(Plan(sys.argv[1], pods="10.231.0.0/16", services="10.232.0.0/16", link="10.233.0.0/30"))
+network.enter()
+network.claim("10.231.0.7")
+subprocess.run(["ip", "-o", "addr", "show", "dev", "lo"], check=True)
+print("----", flush=True)
+network.release("10.231.0.7")
+subprocess.run(["ip", "-o", "addr", "show", "dev", "lo"], check=True)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and iproute2")
+def test_a_pod_finds_its_address_among_the_interfaces() -> None:
+    name = f"mztest{os.getpid()}"
+    network = Namespace.create(Plan(name, pods="10.231.0.0/16", services="10.232.0.0/16", link="10.233.0.0/30"))
+    try:
+        # a process of its own enters: this one stays in the host's network
+        done = subprocess.run([sys.executable, "-c", CLAIMS, name], capture_output=True, text=True, check=True)
+        claimed, released = done.stdout.split("----")
+        assert "10.231.0.7/32" in claimed
+        assert "10.231.0.7" not in released
+    finally:
+        network.remove()
 
 
 def test_a_kubeconfig_may_hold_the_certificate_itself(tmp_path: Path) -> None:

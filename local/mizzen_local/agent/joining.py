@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 from mizzen_local.agent import certificate
-from mizzen_local.agent.netns import Namespace, Plan
+from mizzen_local.agent.netns import Namespace, NetworkError, Plan
 from mizzen_local.agent.node import NodeAgent, NodeOptions
 from mizzen_local.http_client import HttpClient, Kubeconfig
 from mizzen_local.objects import quantity
@@ -39,8 +40,17 @@ class Join:
 
 
 def join(options: Join) -> None:
-    """Until SIGTERM or SIGINT. Raises NetworkError where the network namespace cannot be made."""
+    """Until SIGTERM or SIGINT. Raises NetworkError where the network namespace cannot be made or another agent runs."""
     options.state.mkdir(parents=True, exist_ok=True)
+    with (options.state / "agent.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NetworkError(f"another node agent uses {options.state}: wait for its end, or stop it") from None
+        _join(options)
+
+
+def _join(options: Join) -> None:
     network = None
     if options.network_namespace:
         pods = options.pod_range or _PODS

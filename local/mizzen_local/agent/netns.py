@@ -131,6 +131,15 @@ class Namespace:
         found.setblocking(False)
         return found
 
+    def claim(self, address: str) -> None:
+        """Give a pod's address to the loopback device: programs such as gloo look their own up among the interfaces."""
+        with contextlib.suppress(NetworkError):  # without it the pod is reachable all the same
+            _ip(["addr", "replace", f"{address}/32", "dev", "lo"])
+
+    def release(self, address: str) -> None:
+        with contextlib.suppress(NetworkError):
+            _ip(["addr", "delete", f"{address}/32", "dev", "lo"])
+
     def remove(self) -> None:
         """With the link go its routes; processes that are left over keep an empty namespace alive until they end."""
         if self._home >= 0:

@@ -132,14 +132,18 @@ class NodeAgent:
         if uid in self._finished:
             return
         worker = self.workers[uid] = PodWorker(self, pod, self._address(uid, pod))
+        if self.options.network is not None:
+            self.options.network.claim(worker.ip)
         task = self._tasks[uid] = asyncio.create_task(worker.run(), name=f"pod {meta(pod)['name']}")
         task.add_done_callback(lambda done: self._ended(uid, done))
 
     def _ended(self, uid: str, task: asyncio.Task[None]) -> None:
-        self.workers.pop(uid, None)
+        worker = self.workers.pop(uid, None)
         self._tasks.pop(uid, None)
         if task.cancelled():
             return
+        if worker is not None and self.options.network is not None:
+            self.options.network.release(worker.ip)
         self._finished.add(uid)
         if task.exception() is not None:
             _log.error("a pod's worker failed", exc_info=task.exception())
