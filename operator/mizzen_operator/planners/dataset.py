@@ -137,7 +137,7 @@ def _refresh_under_way(dataset: Dataset, observed: Observed, now: datetime, sett
     report = _report(end)
     if not end.succeeded or report is None:
         reason = Reason.INTERNAL_ERROR if end.succeeded else end.reason
-        message = f"{end.message} Version {status.version} stays."
+        message = f"{end.message.rstrip('.')}. Version {status.version} stays."
         conditions = _refreshed(dataset, now, "False", reason, message)
         return replace(_status(dataset, delete=stale, conditions=conditions), look_again=0.1)
     same = report.fingerprint == status.fingerprint

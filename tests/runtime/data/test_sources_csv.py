@@ -87,6 +87,18 @@ def test_dialects_can_be_said(path: Path) -> None:
     assert read(path, "a,b\n1,ä\n".encode("cp1252"), csv={"encoding": "cp1252"}).rows() == [(1, "ä")]
 
 
+def test_an_encoding_that_was_said_is_kept_to(path: Path) -> None:
+    latin = "a,b\n1,ä\n".encode("latin-1")
+    assert read(path, latin).rows() == [(1, "ä")]
+    with pytest.raises(UserError, match="not in the encoding utf-8") as error:
+        read(path, latin, csv={"encoding": "utf-8"})
+    assert error.value.reason == Reason.SOURCE_MALFORMED
+    assert read(path, b"\xef\xbb\xbf" + "a\nä\n".encode(), csv={"encoding": "utf-8"}).rows() == [("ä",)]
+    with pytest.raises(UserError, match="'utf-99' is no encoding") as error:
+        read(path, latin, csv={"encoding": "utf-99"})
+    assert error.value.reason == Reason.INVALID_PARAMETERS
+
+
 def test_text_columns_stay_as_written(path: Path) -> None:
     frame = read(path, b'text,n\n007,1\n 1.50 ,2\nNA,3\n"null",4\n', text_columns=["text"], csv={"nullValues": ["NA"]})
     assert frame["text"].to_list() == ["007", " 1.50 ", "NA", "null"]

@@ -167,15 +167,20 @@ def exactly(stream: IO[bytes], size: int) -> bytes:
 
 
 def _decoder(uri: str, data: bytes, encoding: str | None) -> tuple[Callable[[bytes, bool], bytes] | None, bytes]:
-    """What makes UTF-8 of a file in another encoding; None for UTF-8. Strips the byte-order mark."""
+    """What makes UTF-8 of a file; None where nobody said what it is: then `as_utf8` helps. Strips the byte-order mark."""
+    asked = encoding is not None
     for mark, name in _BOMS.items():
         if data.startswith(mark):
             data = data[len(mark) :]
             encoding = encoding if encoding and name == "utf-8" else name
             break
-    if encoding is None or codecs.lookup(encoding).name == "utf-8":
+    if encoding is None or (encoding == "utf-8" and not asked):
         return None, data
-    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        decoder = codecs.getincrementaldecoder(encoding)()
+    except LookupError as error:
+        message = f"csv.encoding: {encoding!r} is no encoding; write it as utf-8, cp1252 or shift_jis"
+        raise UserError(Reason.INVALID_PARAMETERS, message) from error
 
     def decode(part: bytes, final: bool) -> bytes:
         try:

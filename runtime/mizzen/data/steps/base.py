@@ -153,7 +153,8 @@ def need(
         if kind == "number" and not (dtype.is_numeric() or dtype == pl.Boolean):
             raise UserError(
                 Reason.SOURCE_MALFORMED,
-                f"{step} needs numbers, and the column {name!r} holds {dtype}: encode it, or set spec.columnTypes",
+                f"{step} needs numbers, and the column {name!r} holds {dtype}: encode it, or set columnTypes to "
+                f"{{{name}: float}}, which tells the rows that have none",
             )
         if kind == "text" and dtype not in (pl.String, pl.Categorical, pl.Enum):
             raise UserError(
