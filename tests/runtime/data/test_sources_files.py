@@ -174,7 +174,8 @@ def test_sources_one_below_the_other_need_the_same_columns(tmp_path: Path) -> No
     assert "column 'id' is string, there it is integer" in refused(tmp_path / "a.csv", tmp_path / "e.parquet").message
     (tmp_path / "f.csv").write_text("id,name\nfive,v\n")
     assert "f.csv:2: column 'id': 'five' is not an integer" in refused(tmp_path / "a.csv", tmp_path / "f.csv").message
-    assert "has no column 'age', which columnTypes names" in refused(tmp_path / "a.csv", schema={"age": "integer"}).message
+    unnamed = refused(tmp_path / "a.csv", schema={"age": "integer"})
+    assert "has no column 'age', which columnTypes names" in unnamed.message
 
 
 def test_globs_and_folders_are_read_by_name(tmp_path: Path) -> None:
