@@ -167,7 +167,7 @@ def exactly(stream: IO[bytes], size: int) -> bytes:
 
 
 def _decoder(uri: str, data: bytes, encoding: str | None) -> tuple[Callable[[bytes, bool], bytes] | None, bytes]:
-    """What makes UTF-8 of a file; None where nobody said what it is: then `as_utf8` helps. Takes the byte-order mark."""
+    """What makes UTF-8 of a file, without its byte-order mark; None where nobody said what it is: see `as_utf8`."""
     asked = encoding is not None
     for mark, name in _BOMS.items():
         if data.startswith(mark):
