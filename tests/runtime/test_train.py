@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from mizzen.data.materialize import Version
 from mizzen.errors import UserError
 from mizzen.registry.client import patiently
 from mizzen.registry.gates import failures
-from mizzen.train import checkpoint
+from mizzen.train import checkpoint, elastic
 from mizzen.train.batches import epoch_batches, micro_batches, share
 from mizzen.train.driver import Telemetry
 from mizzen.train.loop import Loop
@@ -188,3 +189,24 @@ def test_what_mlflow_does_not_like_is_the_users_to_mend() -> None:
     with pytest.raises(UserError, match=r"MLflow refused \(create\): Invalid model name 'a/b'") as error:
         patiently(refused, "create")
     assert error.value.reason == Reason.INVALID_PARAMETERS
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "worker.py", line 3, in train
+    self.loop.run()
+  File "loop.py", line 9, in run
+    raise ValueError(text)
+ValueError: no room
+for the second line
+"""
+
+
+def test_of_a_workers_traceback_the_driver_hears_what_happened(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(elastic, "send", lambda url, report: sent.append({"url": url, **report}))
+    errors = {2: Exception("later"), 1: Exception(TRACEBACK)}
+    elastic.TellErrors("http://head").after_exception(None, errors)
+    expected = "ValueError: no room for the second line"
+    assert sent == [{"url": "http://head", "event": "failed", "rank": 1, "error": expected}]
+    assert elastic.gist(Exception("worker 3 died")) == "worker 3 died"
+    assert elastic.gist(KeyError()) == "KeyError"

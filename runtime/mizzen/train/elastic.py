@@ -40,13 +40,15 @@ class TellErrors(ray.train.UserCallback):  # type: ignore[misc]
 
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
         rank = min(worker_exceptions)
-        send(self.driver_url, {"event": "failed", "rank": rank, "error": last_line(worker_exceptions[rank])})
+        send(self.driver_url, {"event": "failed", "rank": rank, "error": gist(worker_exceptions[rank])})
 
 
-def last_line(error: Exception) -> str:
-    """Ray wraps a worker's error with its traceback; the last line says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:500]
+def gist(error: Exception) -> str:
+    """Ray gives a worker's error as a traceback: what follows the last frame says what happened."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    frames = [number for number, line in enumerate(lines) if line.startswith("  File ")]
+    told = [line for line in lines[frames[-1] if frames else 0 :] if not line.startswith(" ")]
+    return " ".join(told)[:500] or type(error).__name__
 
 
 def trainer_of(
