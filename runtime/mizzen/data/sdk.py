@@ -179,7 +179,9 @@ class ProcessedData:
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{name} {part.height}" for name, part in self._parts.items())
-        return f"ProcessedData({rows}; {len(self.feature_names)} features; {self.fingerprint[:19]}…)"
+        others = [feature.name for feature in self.pipeline.features if feature.kind not in {"number", "onehot"}]
+        features = len(self.feature_names) + len(others)
+        return f"ProcessedData({rows}; {features} feature{'' if features == 1 else 's'}; {self.fingerprint[:19]}…)"
 
     def __iter__(self) -> Iterator[tuple[str, pl.DataFrame]]:
         return iter((name, self.frame(name)) for name in self._parts)
@@ -206,7 +208,7 @@ class ProcessedData:
         return self.frame("test")
 
     def frame(self, part: str = "train") -> pl.DataFrame:
-        """Numbers and one-hot columns by name, other features as they are stored, and the target as it was."""
+        """Numbers and one-hot columns by name, other features as they are stored, and the target, a class as text."""
         import polars as pl
 
         rows = self._parts[part]

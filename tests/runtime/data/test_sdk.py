@@ -55,6 +55,12 @@ def test_the_first_example_runs_as_written(files: tuple[Path, Path], monkeypatch
     assert "ProcessedData(train 320" in repr(processed)
 
 
+def test_features_that_are_no_numbers_are_counted() -> None:
+    texts = pl.DataFrame({"text": [f"word {n}" for n in range(400)], "label": ["a", "b"] * 200})
+    processed = DataPipeline(texts, [Tokenizer(column="text", vocab_size=64, max_length=4)], "label").fit_transform()
+    assert "; 1 feature; " in repr(processed)
+
+
 def test_the_sdk_and_the_kind_make_the_same(files: tuple[Path, Path], tmp_path: Path) -> None:
     from mizzen.data.materialize import materialize
     from mizzen_api.dataset import DatasetSpec
