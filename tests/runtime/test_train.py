@@ -208,5 +208,5 @@ def test_of_a_workers_traceback_the_driver_hears_what_happened(monkeypatch: pyte
     elastic.TellErrors("http://head").after_exception(None, errors)
     expected = "ValueError: no room for the second line"
     assert sent == [{"url": "http://head", "event": "failed", "rank": 1, "error": expected}]
-    assert elastic.gist(Exception("worker 3 died")) == "worker 3 died"
+    assert elastic.gist(OSError("no room\nat all")) == "OSError: no room at all"
     assert elastic.gist(KeyError()) == "KeyError"

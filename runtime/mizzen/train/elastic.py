@@ -44,11 +44,12 @@ class TellErrors(ray.train.UserCallback):  # type: ignore[misc]
 
 
 def gist(error: Exception) -> str:
-    """Ray gives a worker's error as a traceback: what follows the last frame says what happened."""
+    """The error itself, or of one that carries its traceback as text what follows the last frame."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     frames = [number for number, line in enumerate(lines) if line.startswith("  File ")]
-    told = [line for line in lines[frames[-1] if frames else 0 :] if not line.startswith(" ")]
-    return " ".join(told)[:500] or type(error).__name__
+    if frames:
+        return " ".join(line for line in lines[frames[-1] :] if not line.startswith(" "))[:500]
+    return ": ".join([type(error).__name__, *([" ".join(lines)] if lines else [])])[:500]
 
 
 def trainer_of(
