@@ -66,7 +66,8 @@ class Join(ApiModel):
 
     on: list[ColumnName] = Field(
         default_factory=list,
-        description="Columns whose values must be equal; by default all that both sides have.",
+        description='Columns whose values must be equal; by default all that both sides have. Write "on" with its '
+        "quotes: in YAML a bare on means true.",
         max_length=64,
     )
     how: Literal["inner", "left", "full", "semi", "anti"] = Field(
