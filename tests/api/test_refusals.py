@@ -8,7 +8,7 @@ import pytest
 
 from mizzen_api import KINDS
 from mizzen_api.crd import manifest
-from mizzen_local.api import cel, schema, validation
+from mizzen_local.api import cel, schema, schemachecks, validation
 from mizzen_local.api.status import Cause
 
 TRAINING = {"datasetRef": {"name": "d"}, "model": {"name": "text-bag"}, "register": {"name": "m"}}
@@ -134,3 +134,28 @@ def test_a_parameter_has_values_or_a_range(space: dict[str, Any]) -> None:
 def test_a_parameter_is_named_once() -> None:
     twice = searched({"name": "lr", "values": [1]}, {"name": "x", "values": [1]}, {"name": "lr", "min": 1, "max": 2})
     assert "two parameters have the same name" in refusals("SearchJob", twice)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.KIND)
+def test_an_api_server_takes_the_definition(kind: Any) -> None:
+    schema_ = manifest(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    assert schemachecks.problems(schema_, "schema") == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"type": "array", "items": {"x-kubernetes-preserve-unknown-fields": True}},
+        {"type": "object", "additionalProperties": {"x-kubernetes-preserve-unknown-fields": True}},
+        {"x-kubernetes-preserve-unknown-fields": True},
+    ],
+)
+def test_a_rule_about_what_has_no_type_does_not_compile(values: dict[str, Any]) -> None:
+    definition = {
+        "type": "object",
+        "properties": {"values": values, "port": {"x-kubernetes-int-or-string": True}},
+        "x-kubernetes-validations": [{"rule": "has(self.port)"}, {"rule": "has(self.values)"}],
+    }
+    (cause,) = schemachecks.problems(definition, "s", root=False)
+    assert cause.field == "s.x-kubernetes-validations[1].rule"
+    assert "compilation failed: undefined field 'values'" in cause.message

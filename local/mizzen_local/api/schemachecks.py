@@ -85,11 +85,24 @@ def _rules(raw: Any, path: str, root: bool) -> Iterator[Cause]:
             yield invalid_value(place, rule["rule"], f"compilation failed: {problem}")
 
 
+def _has_type(raw: Any) -> bool:
+    """Whether CEL sees the field: what has no type, or holds such things, the real server's compiler does not know."""
+    if raw.get("x-kubernetes-int-or-string"):
+        return True
+    if raw.get("type") == "array":
+        return _has_type(raw.get("items") or {})
+    if raw.get("type") == "object" and isinstance(raw.get("additionalProperties"), dict):
+        return _has_type(raw["additionalProperties"])
+    return bool(raw.get("type"))
+
+
 def _undeclared(raw: Any, rule: str, root: bool) -> str:
     """The first field of `self` that an object's schema does not have; the real server's compiler knows all types."""
     if raw.get("type") != "object" or "properties" not in raw or raw.get("additionalProperties"):
         return ""
-    known = {cel.escaped(name) for name in raw["properties"]} | (_ROOT_FIELDS if root else set())
+    known = {cel.escaped(name) for name, below in raw["properties"].items() if _has_type(below)} | (
+        _ROOT_FIELDS if root else set()
+    )
     if raw.get("x-kubernetes-embedded-resource"):
         known |= _ROOT_FIELDS
     bare = re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", "''", rule)
