@@ -56,7 +56,7 @@ def report_of(version: Version, rows_per_second: float) -> DatasetReport:
 
 
 def read_secrets(spec: DatasetSpec, folder: Path = Path(contract.SECRETS_DIR)) -> dict[str, str]:
-    """The values that sources ask for, by the Secret's name; the operator mounts them as files."""
+    """The values that sources ask for, as NAME/KEY; the operator mounts them as files."""
     found = {}
     for source in spec.sources:
         if source.sql is None:
@@ -64,7 +64,7 @@ def read_secrets(spec: DatasetSpec, folder: Path = Path(contract.SECRETS_DIR)) -
         reference = source.sql.secret_ref
         file = folder / reference.name / reference.key
         try:
-            found[reference.name] = file.read_text().strip()
+            found[f"{reference.name}/{reference.key}"] = file.read_text().strip()
         except OSError as error:
             message = f"the key {reference.key!r} of Secret {reference.name!r} is not mounted: {error.strerror}"
             raise SystemError_(message, Reason.SOURCE_UNREADABLE) from error

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -19,9 +19,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from mizzen.data.command import read_secrets
 from mizzen.data.sources import RowSource, open_sources
 from mizzen.errors import SystemError_, UserError
 from mizzen_api.conditions import Reason
+from mizzen_api.dataset import DatasetSpec
 from mizzen_api.dataset_sources import Source
 
 PASSWORD = "p@ss/w:rd%"  # every character that a URL has a use for
@@ -374,3 +376,22 @@ def test_sqlite_is_never_written_to_and_never_made(tmp_path: Path) -> None:
     assert not (tmp_path / "other.db").exists()
     with pytest.raises(UserError, match="there is no Secret 'warehouse'"):
         open_sources([Source.model_validate({"sql": {"query": "select 1", "secretRef": {"name": "warehouse"}}})])
+
+
+def test_two_keys_of_one_secret_are_two_databases(tmp_path: Path) -> None:
+    """As the pod finds them: a file for each key."""
+    folder = tmp_path / "secrets" / "shops"
+    folder.mkdir(parents=True)
+    sources = []
+    for number, city in enumerate(("kiel", "ulm")):
+        with closing(sqlite3.connect(tmp_path / f"{city}.db")) as database, database:
+            database.execute("CREATE TABLE t (n INTEGER)")
+            database.execute("INSERT INTO t VALUES (?)", (number,))
+        (folder / city).write_text(f"sqlite:///{tmp_path}/{city}.db\n")
+        sources.append({"sql": {"query": "SELECT n FROM t", "secretRef": {"name": "shops", "key": city}}})
+    spec = DatasetSpec.model_validate({"sources": sources, "target": "n"})
+    found = open_sources(spec.sources, secrets=read_secrets(spec, folder.parent))
+    assert pl.concat(found.chunks())["n"].to_list() == [0, 1]
+    (folder / "ulm").unlink()
+    with pytest.raises(SystemError_, match="'ulm' of Secret 'shops' is not mounted"):
+        read_secrets(spec, folder.parent)

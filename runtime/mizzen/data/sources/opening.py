@@ -41,7 +41,7 @@ def open_sources(
     """The rows of all sources. Files are looked for here; they are read when schema() or chunks() is called.
 
     `text_columns` are strings exactly as written. `schema` has types that are not to be inferred. `secrets` has the
-    database URL for each Secret that a source names. UserError when a source cannot be found.
+    database URL for each Secret that a source names, by its name or as NAME/KEY. UserError when a source cannot be found.
     """
     if not sources or sources[0].join:
         raise UserError(
@@ -60,10 +60,11 @@ def open_sources(
 
 def _parts(source: Source, text_columns: Collection[str], secrets: Mapping[str, str]) -> list[Part]:
     if source.sql is not None:
-        name = source.sql.secret_ref.name
-        if name not in secrets:
+        name, key = source.sql.secret_ref.name, source.sql.secret_ref.key
+        url = secrets.get(f"{name}/{key}", secrets.get(name))
+        if url is None:
             raise UserError(Reason.SOURCE_UNREADABLE, f"cannot read sql:{name}: there is no Secret {name!r}")
-        return [Query(source.sql, secrets[name])]
+        return [Query(source.sql, url)]
     if source.uri is None:
         raise UserError(Reason.INVALID_PARAMETERS, "sources: a source has either uri or sql")
     found = files.find(source.uri)
