@@ -41,7 +41,7 @@ def open_sources(
     """The rows of all sources. Files are looked for here; they are read when schema() or chunks() is called.
 
     `text_columns` are strings exactly as written. `schema` has types that are not to be inferred. `secrets` has the
-    database URL for each Secret that a source names, by its name or as NAME/KEY. UserError when a source cannot be found.
+    database's URL for each Secret that a source names, as NAME or NAME/KEY. UserError when a source cannot be found.
     """
     if not sources or sources[0].join:
         raise UserError(
