@@ -87,22 +87,22 @@ class Container:
         termination.chmod(0o666)
         spec = {**spec, "dir": str(folder), "fallback_to_logs": fallback_to_logs}
         spec["mounts"] = [*spec["mounts"], {"source": str(termination), "target": spec["termination_path"]}]
-        if spec.get("stdin"):
-            os.mkfifo(folder / "stdin", 0o600)
-            self._open_stdin()
+        stdin = self._make_stdin() if spec.get("stdin") else subprocess.DEVNULL
         sandbox.write_json(str(folder / "spec.json"), spec)
         command = [*_LAUNCHER, "run", str(folder / "spec.json")]
         errors = (folder / "supervisor.log").open("wb")
         with errors:
             self._process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=errors,
                 stderr=errors,
                 start_new_session=True,
                 cwd="/",
                 env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
             )
+        if stdin >= 0:
+            os.close(stdin)
         self.running, self.exit, self.started_at = True, None, time.time()
         self._watch(self._process.pid)
 
@@ -159,6 +159,15 @@ class Container:
             self._process.returncode = self._process.poll() or 0  # else its destructor warns that it still runs
 
     # -- stdin, for containers that ask for one
+
+    def _make_stdin(self) -> int:
+        """The end that the container reads: open before anybody can attach, write and leave again."""
+        path = self.attempt_folder() / "stdin"
+        os.mkfifo(path, 0o600)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.set_blocking(reader, True)
+        self._open_stdin()
+        return reader
 
     def _open_stdin(self) -> None:
         """Held open, so that the container sees no end before somebody who attached has ended it."""

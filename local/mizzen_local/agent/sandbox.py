@@ -202,14 +202,13 @@ def run(spec_path: str) -> None:
     if init == 0:
         os.close(output)
         os.close(errors)
-        if spec.get("stdin"):
-            os.dup2(os.open(f"{folder}/stdin", os.O_RDONLY), 0)
         os.dup2(output_end, 1)
         os.dup2(output_end, 2)
         os.close(output_end)
         _init(spec, errors_end, ports)
     os.close(output_end)
     os.close(errors_end)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what is typed is the container's
     if ports:
         ports.leave()
     write_json(f"{folder}/running.json", {**running, "startedAt": started, "init": init, "initStart": start_time(init)})
