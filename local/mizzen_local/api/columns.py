@@ -263,26 +263,25 @@ def _autoscaler_reference(obj: Object) -> str:
 
 
 def _autoscaler_targets(obj: Object) -> str:
-    current = {_metric_name(item): item for item in _at(obj, "status.currentMetrics", [])}
-    listed = []
-    for metric in _at(obj, "spec.metrics", []):
-        body = metric.get(metric["type"][0].lower() + metric["type"][1:], {})
-        target = body.get("target", {})
-        now_body = current.get(_metric_name(metric), {})
-        now = now_body.get(metric["type"][0].lower() + metric["type"][1:], {}).get("current", {})
-        if "averageUtilization" in target:
-            seen = f"{now['averageUtilization']}%" if "averageUtilization" in now else "<unknown>"
-            listed.append(f"{_metric_name(metric)}: {seen}/{target['averageUtilization']}%")
-        else:
-            field = "averageValue" if "averageValue" in target else "value"
-            suffix = " (avg)" if field == "averageValue" else ""
-            listed.append(f"{now.get(field, '<unknown>')}/{target.get(field)}{suffix}")
-    return ", ".join(listed) or "<none>"
+    wanted, current = _at(obj, "spec.metrics", []), _at(obj, "status.currentMetrics", [])
+    # one that could not be read has no type, but its place
+    shown = [_metric(metric, current[i] if i < len(current) else {}) for i, metric in enumerate(wanted)]
+    more = f" + {len(shown) - 2} more..." if len(shown) > 2 else ""
+    return ", ".join(shown[:2]) + more or "<none>"
 
 
-def _metric_name(metric: Object) -> str:
-    body = metric.get(metric["type"][0].lower() + metric["type"][1:], {})
-    return str(body.get("name") or _at(body, "metric.name", ""))
+def _metric(metric: Object, current: Object) -> str:
+    """`cpu: 12%/50%`, with what is measured before what is wanted."""
+    place = metric["type"][0].lower() + metric["type"][1:]
+    wanted, seen = metric[place].get("target", {}), _at(current, place, {}).get("current", {})
+    name = f"{metric[place]['name']}: " if place in {"resource", "containerResource"} else ""
+    if "averageValue" in wanted:
+        suffix = " (avg)" if place in {"object", "external"} else ""
+        return f"{name}{seen.get('averageValue', '<unknown>')}/{wanted['averageValue']}{suffix}"
+    if "value" in wanted:
+        return f"{seen.get('value', '<unknown>')}/{wanted['value']}"
+    percent = f"{seen['averageUtilization']}%" if "averageUtilization" in seen else "<unknown>"
+    return f"{name}{percent}/{wanted['averageUtilization']}%"
 
 
 def _data_count(obj: Object) -> int:

@@ -23,12 +23,21 @@ from mizzen_local.recorder import Recorder
 from mizzen_local.resources import DEPLOYMENTS, PODS, REPLICA_SETS
 
 _HASH = "pod-template-hash"
+_HISTORY = "deployment.kubernetes.io/revision-history"
+_HISTORY_LENGTH = 2000  # characters of earlier revisions that a ReplicaSet remembers
 _NOT_COPIED = (
     "kubectl.kubernetes.io/last-applied-configuration",
+    "deprecated.deployment.rollback.to",
+    _HISTORY,
     rollout.REVISION,
     rollout.DESIRED,
     rollout.MOST,
 )
+
+
+def annotations_for(deployment: Object) -> dict[str, str]:
+    """What a Deployment's newest ReplicaSet takes over from it, such as the cause of the change."""
+    return {k: v for k, v in (meta(deployment).get("annotations") or {}).items() if k not in _NOT_COPIED}
 
 
 def new_replica_set(deployment: Object, revision: int) -> Object:
@@ -40,7 +49,6 @@ def new_replica_set(deployment: Object, revision: int) -> Object:
     template["metadata"] = {**(template.get("metadata") or {}), "labels": labels}
     selector = copy.deepcopy(spec["selector"])
     selector["matchLabels"] = {**(selector.get("matchLabels") or {}), _HASH: digest}
-    annotations = {k: v for k, v in (meta(deployment).get("annotations") or {}).items() if k not in _NOT_COPIED}
     return {
         "apiVersion": "apps/v1",
         "kind": "ReplicaSet",
@@ -48,7 +56,11 @@ def new_replica_set(deployment: Object, revision: int) -> Object:
             "name": f"{meta(deployment)['name']}-{digest}",
             "namespace": meta(deployment)["namespace"],
             "labels": labels,
-            "annotations": {**annotations, **rollout.size_notes(deployment), rollout.REVISION: str(revision)},
+            "annotations": {
+                **annotations_for(deployment),
+                **rollout.size_notes(deployment),
+                rollout.REVISION: str(revision),
+            },
             "ownerReferences": [controller_reference(deployment, "apps/v1", "Deployment")],
         },
         "spec": {
@@ -58,6 +70,21 @@ def new_replica_set(deployment: Object, revision: int) -> Object:
             "minReadySeconds": spec.get("minReadySeconds") or 0,
         },
     }
+
+
+def annotation_changes(deployment: Object, rs: Object, revision: int) -> dict[str, str]:
+    """What the newest ReplicaSet's annotations lack; after a roll-back also the revisions that it was before."""
+    present = meta(rs).get("annotations") or {}
+    wanted = annotations_for(deployment)
+    before = revision_of(rs)
+    if before < revision:
+        wanted[rollout.REVISION] = str(revision)
+        if before:
+            earlier = [*filter(None, present.get(_HISTORY, "").split(",")), str(before)]
+            while len(",".join(earlier)) > _HISTORY_LENGTH:
+                earlier.pop(0)
+            wanted[_HISTORY] = ",".join(earlier)
+    return {key: value for key, value in wanted.items() if present.get(key) != value}
 
 
 def revision_of(obj: Object) -> int:
@@ -113,8 +140,8 @@ class DeploymentController:
             body = new_replica_set(deployment, last + 1)
             found = await self.client.create(REPLICA_SETS, body, meta(deployment)["namespace"])
             self.sets.observe(found)
-        elif revision_of(found) <= last:  # a roll-back: the old template is the newest revision again
-            found = await self._patch_set(found, {"metadata": {"annotations": {rollout.REVISION: str(last + 1)}}})
+        elif changes := annotation_changes(deployment, found, last + 1):
+            found = await self._patch_set(found, {"metadata": {"annotations": changes}})
         if found["spec"].get("minReadySeconds", 0) != (deployment["spec"].get("minReadySeconds") or 0):
             wait = deployment["spec"].get("minReadySeconds") or 0
             found = await self._patch_set(found, {"spec": {"minReadySeconds": wait}})
