@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LOGGED = 10  # of the rows that were set aside; the manifest has a hundred
+
 OnProgress = Callable[[int, int], None]  # percentage, rows read so far
 
 
@@ -161,6 +163,9 @@ class _Publishing:
             if (scratch / contract.DATASET_REJECTED).exists():
                 (scratch / contract.DATASET_REJECTED).rename(draft / contract.DATASET_REJECTED)
             source, name = self.source, self.request.name
+            bad_rows = [str(row) for row in source.bad_rows]
+            for row in bad_rows[:_LOGGED]:
+                log.warning("set aside: %s", row)
             papers.write(
                 draft,
                 papers.Papers(
@@ -170,6 +175,7 @@ class _Publishing:
                     self.outcome,
                     drift,
                     source.bad_row_count,
+                    bad_rows,
                     source.uris,
                     name,
                     self.request.reference_name,

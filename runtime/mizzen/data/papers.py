@@ -31,6 +31,7 @@ class Papers:
     outcome: Outcome
     drift: DriftReport | None
     bad_rows: int
+    first_bad_rows: Sequence[str]  # each with its place and what is wrong
     uris: Sequence[str]
     name: str
     reference: str = "the reference"  # what drift was measured against
@@ -64,6 +65,7 @@ def manifest(papers: Papers) -> dict[str, Any]:
         "features": matrix_names(pipeline.features),
         "sources": list(papers.uris),
         "badRows": papers.bad_rows,
+        "firstBadRows": list(papers.first_bad_rows),
         "droppedRows": papers.outcome.dropped,
         "codeVersion": mizzen.__version__,
         "pipelineFormat": pipelines.FORMAT,

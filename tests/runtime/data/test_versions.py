@@ -205,3 +205,14 @@ def test_ages_are_judged_anew_on_unchanged_data(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         make(request, now=datetime(2026, 3, 1, tzinfo=UTC))
     assert error.value.reason == Reason.EXPECTATION_FAILED
+
+
+def test_bad_rows_are_named_in_the_manifest_and_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text(corpus(120) + "a,b,c,d\n")
+    made = make(Request(dataset_spec(source, maxBadRows=1), str(tmp_path / "a"), "ns", "d"))
+    manifest = store.DatasetVersion(made.uri).manifest
+    (bad,) = manifest["firstBadRows"]
+    assert (made.rows, made.bad_rows, manifest["badRows"]) == (120, 1, 1)
+    assert f"{source}:122: the row has 4 fields" in bad
+    assert f"set aside: {bad}" in caplog.text
