@@ -251,4 +251,5 @@ def _verb(method: str, name: str, watching: bool) -> str:
 
 
 def _error_headers(error: ApiError) -> list[tuple[bytes, bytes]]:
-    return [(b"retry-after", b"1")] if error.code in (429, 503) else []
+    seconds = (error.details or {}).get("retryAfterSeconds")
+    return [(b"retry-after", str(seconds).encode())] if seconds else []  # which clients wait for in silence

@@ -86,7 +86,7 @@ def _number(name: str, path: str) -> Column:
 
 
 def _containers(obj: Object, field: str) -> str:
-    spec = _at(obj, "spec.template.spec", {})
+    spec = _at(obj, "spec.template.spec", {}) or _at(obj, "spec.jobTemplate.spec.template.spec", {})
     return ",".join(str(container.get(field, "")) for container in spec.get("containers") or [])
 
 
@@ -292,6 +292,20 @@ def _of_replicas(obj: Object) -> str:
     return f"{_at(obj, 'status.readyReplicas', 0)}/{_at(obj, 'spec.replicas', 0)}"
 
 
+def _subjects(kind: str) -> Callable[[Object], str]:
+    def read(obj: Object) -> str:
+        found = [subject for subject in obj.get("subjects") or [] if subject["kind"] == kind]
+        return ", ".join(f"{s['namespace']}/{s['name']}" if kind == "ServiceAccount" else s["name"] for s in found)
+
+    return read
+
+
+_SUBJECTS = tuple(
+    Column(title, _subjects(kind), priority=1)
+    for title, kind in (("Users", "User"), ("Groups", "Group"), ("ServiceAccounts", "ServiceAccount"))
+)
+
+
 def _quota_use(limits: bool) -> Callable[[Object], str]:
     """`pods: 1/3, ...` of the requests and counts, or of the limits."""
 
@@ -333,6 +347,7 @@ BUILTIN: dict[str, tuple[Column, ...]] = {
         Column("Suspend", lambda obj: str(_at(obj, "spec.suspend", False)), "boolean"),
         Column("Active", lambda obj: len(_at(obj, "status.active", [])), "integer"),
         Column("Last Schedule", lambda o: age(t) if (t := _at(o, "status.lastScheduleTime")) else "<none>"), AGE,
+        *_IMAGES, _SELECTOR,
     ),
     "/services": (
         NAME, _col("Type", "spec.type"), _col("Cluster-IP", "spec.clusterIP"), Column("External-IP", _external),
@@ -393,10 +408,10 @@ BUILTIN: dict[str, tuple[Column, ...]] = {
         NAME, Column("Created At", lambda o: o["metadata"].get("creationTimestamp")),
     ),
     "rbac.authorization.k8s.io/rolebindings": (
-        NAME, Column("Role", lambda o: f"{o['roleRef']['kind']}/{o['roleRef']['name']}"), AGE,
+        NAME, Column("Role", lambda o: f"{o['roleRef']['kind']}/{o['roleRef']['name']}"), AGE, *_SUBJECTS,
     ),
     "rbac.authorization.k8s.io/clusterrolebindings": (
-        NAME, Column("Role", lambda o: f"{o['roleRef']['kind']}/{o['roleRef']['name']}"), AGE,
+        NAME, Column("Role", lambda o: f"{o['roleRef']['kind']}/{o['roleRef']['name']}"), AGE, *_SUBJECTS,
     ),
     "apiextensions.k8s.io/customresourcedefinitions": (
         NAME, Column("Created At", lambda o: o["metadata"].get("creationTimestamp")),

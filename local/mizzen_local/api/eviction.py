@@ -11,7 +11,7 @@ from mizzen_local.api.machinery import Machinery
 from mizzen_local.api.registry import ResourceInfo
 from mizzen_local.api.removal import DeleteOptions
 from mizzen_local.client import ApiError, Object
-from mizzen_local.objects import is_finished_pod, meta, rfc3339, selects, utc_now, with_condition
+from mizzen_local.objects import condition, is_finished_pod, meta, rfc3339, selects, utc_now, with_condition
 
 BUDGETS = "policy/poddisruptionbudgets"
 _REFUSED = "Cannot evict pod as it would violate the pod's disruption budget."
@@ -69,6 +69,10 @@ def _check(budget: Object) -> None:
         why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
         raise status.forbidden("poddisruptionbudgets", "policy", name, why)
     if allowed == 0:
+        said = condition(budget, "DisruptionAllowed") or {}
+        if said.get("reason") == "SyncFailed":
+            why = f"does not allow evicting pods currently because it failed sync: {said['message']}"
+            raise _too_many(f"The disruption budget {name} {why}")
         desired, healthy = known.get("desiredHealthy", 0), known.get("currentHealthy", 0)
         raise _too_many(f"The disruption budget {name} needs {desired} healthy pods and has {healthy} currently")
 

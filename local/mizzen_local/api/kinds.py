@@ -118,6 +118,8 @@ def _job(_: Machinery, job: Object, old: Object | None) -> None:
         labels[f"{prefix}controller-uid"] = uid
         labels[f"{prefix}job-name"] = job["metadata"]["name"]
     spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+    if not job["metadata"].get("labels"):  # the template's, by default
+        job["metadata"]["labels"] = dict(labels)
 
 
 def _namespace(_: Machinery, namespace: Object, old: Object | None) -> None:
