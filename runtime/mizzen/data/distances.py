@@ -145,4 +145,4 @@ def ks_p_value(scaled: float) -> float:
     if scaled < 0.2:
         return 1.0
     series = sum((-1) ** (k - 1) * math.exp(-2 * k * k * scaled * scaled) for k in range(1, 101))
-    return min(1.0, max(0.0, 2 * series))
+    return float(min(1.0, max(0.0, 2 * series)))

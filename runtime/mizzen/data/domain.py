@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
-from mizzen.data.distances import ALPHA, NormalDist
+from mizzen.data.distances import ALPHA
 from mizzen.data.sketches.hashing import Numbers
 from mizzen.data.sketches.sample import RowSample
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 from mizzen.registry.client import patiently
 from mizzen.registry.revision import code_revision
 from mizzen_api import contract
-from mizzen_api.workload import WorkloadConfig
+from mizzen_api.workload import ResolvedDataset, WorkloadConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TAG_PARENT = "mlflow.parentRunId"
 TAG_RUN_NAME = "mlflow.runName"
+DIGEST_LENGTH = 36  # what MLflow keeps of a digest
+SCHEMA_LENGTH = 1_048_575
 MAX_BATCH = 900  # the server takes 1000 metrics in one request
 
 
@@ -80,6 +83,22 @@ class RunLog:
 
         params = [Param(key, str(value)[:6000]) for key, value in values.items()]
         patiently(lambda: self.client.log_batch(self.run_id, params=params), "log parameters")
+
+    def dataset(self, used: ResolvedDataset, manifest: Mapping[str, Any], context: str = "training") -> None:
+        """The Dataset's version as an input of the run: MLflow then leads from a model to its data and back."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        columns = [{"name": name, "type": kind} for name, kind in manifest.get("schema", {}).items()]
+        entry = Dataset(
+            name=f"{used.name} v{used.version}",
+            digest=used.fingerprint.removeprefix("sha256:")[:DIGEST_LENGTH],
+            source_type="mizzen",
+            source=json.dumps({"uri": used.uri, "fingerprint": used.fingerprint}),
+            schema=json.dumps({"mizzen": columns})[:SCHEMA_LENGTH],
+            profile=json.dumps({"rows": manifest.get("rows", {})}),
+        )
+        inputs = [DatasetInput(entry, [InputTag("mlflow.data.context", context)])]
+        patiently(lambda: self.client.log_inputs(self.run_id, datasets=inputs), "log the dataset")
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric

@@ -166,6 +166,8 @@ def _register(
     run_id = ensure_run(client, ensure_experiment(client, f"{config.namespace}/{config.name}"), config.name, tags)
     runlog = RunLog(client, run_id)
     runlog.parameters({"model": plan.model, **plan.settings, **_trainer_parameters(plan)})
+    assert config.dataset is not None
+    runlog.dataset(config.dataset, DatasetVersion(config.dataset.uri).manifest)
     for step, values in telemetry.curves:
         runlog.metrics(values, step)
     runlog.metrics(metrics, telemetry.status.step)
