@@ -22,7 +22,7 @@ test: setup ## Every test (two cores: under 20 minutes)
 	@$(BIN)/python -m pytest
 
 test-fast: setup ## Tests without cluster and Ray (under a minute)
-	@$(BIN)/python -m pytest -m "not cluster"
+	@$(BIN)/python -m pytest -m "not cluster and not slow"
 
 # KUBECONFIG counts only on the command line: nobody's everyday cluster is tested by accident.
 test-cluster: setup ## The conformance suite on the embedded cluster, or on any with KUBECONFIG=file

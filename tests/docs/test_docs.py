@@ -41,6 +41,7 @@ def test_every_field_is_in_the_reference(crd: Path) -> None:
     assert wanted - set(re.findall(r"^\| \**`([^`]+)`", chapter, re.M)) == set()
 
 
+@pytest.mark.slow
 def test_every_command_and_option_is_in_the_reference() -> None:
     """Asked of the commands themselves, not of the generator."""
     text = (DOCS / "cli.md").read_text()

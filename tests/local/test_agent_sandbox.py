@@ -129,6 +129,7 @@ async def log_has(subject: Container, text: str) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_a_command_can_be_run_inside(tmp_path: Path) -> None:
     subject = container(tmp_path)
     begin(subject, tmp_path, "echo 1 > /usr/mark; echo up; sleep 60")

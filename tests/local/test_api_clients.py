@@ -150,7 +150,7 @@ def test_kubectl_knows_a_custom_resource_at_once(api_server: ApiProcess) -> None
     assert found["spec"] == {"size": 3, "colour": "red", "replicas": 4}
     assert found["metadata"]["generation"] == 3
     refused = api_server.apply(widget(group, ns, "x", size=10), check=False)
-    assert 'spec: Invalid value: large widgets must not be red' in refused
+    assert "spec: Invalid value: large widgets must not be red" in refused
     refused = api_server.apply(widget(group, ns, "x", sise=10), check=False)
     assert 'unknown field "spec.sise"' in refused
     api_server.kubectl("delete", "crd", f"widgets.{group}", "--timeout=5s")

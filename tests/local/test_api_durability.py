@@ -10,6 +10,8 @@ import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import pytest
+
 from mizzen_local.api.store import Store
 
 DEATHS = 200
@@ -45,6 +47,7 @@ def changed(before: Contents, name: str, value: int | None) -> Contents:
     return after if value is None else {**after, name: value}
 
 
+@pytest.mark.slow
 def test_no_acknowledged_write_is_lost(tmp_path: Path) -> None:
     path, chance = tmp_path / "state.db", random.Random(1)
     context = multiprocessing.get_context("forkserver")

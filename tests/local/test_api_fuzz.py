@@ -227,6 +227,7 @@ def test_a_yaml_bomb_is_defused(app: App) -> None:
     assert code == 400 and "document contains excessive aliasing" in json.loads(said)["message"]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=EXAMPLES or 400, deadline=None, suppress_health_check=list(HealthCheck), derandomize=not EXAMPLES
 )

@@ -90,7 +90,7 @@ def test_a_rule_names_the_field_and_its_message() -> None:
         {"rule": "self.low <= self.high", "message": "low must not exceed high", "fieldPath": ".low"}
     ]
     assert problems(raw, {"low": 1, "high": 2}) == []
-    assert problems(raw, {"low": 3, "high": 2.5}) == ['spec.low: Invalid value: low must not exceed high']
+    assert problems(raw, {"low": 3, "high": 2.5}) == ["spec.low: Invalid value: low must not exceed high"]
 
 
 def test_a_transition_rule_holds_on_updates_only() -> None:

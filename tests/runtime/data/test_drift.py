@@ -44,6 +44,7 @@ def feature(report: DriftReport, column: str) -> FeatureDrift:
 # Without change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "times"), [(500, 8), (5_000, 4), (1_000_000, 1)])
 def test_samples_of_the_same_table_raise_no_alarm(rows: int, times: int, references: dict[str, Profile]) -> None:
     """Against the whole table, and against another sample of the same size."""
@@ -89,6 +90,7 @@ def test_p_values_alone_decide_nothing() -> None:
     assert not feature(report, "x").drifted
 
 
+@pytest.mark.slow
 def test_chance_exceeds_the_noise_as_rarely_as_it_says() -> None:
     """10,000 draws of a multinomial and of a normal sample: the bounds are neither broken nor idle."""
     random = np.random.default_rng(2)

@@ -276,6 +276,7 @@ def counted(frame: pl.DataFrame, spill_bytes: int | None = None) -> Suite:
     return suite
 
 
+@pytest.mark.slow
 @given(ROWS, st.lists(st.integers(0, 40), max_size=4), st.sampled_from([None, 1, 200]), st.booleans())
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_partition_merged_in_order_gives_the_same(
@@ -299,6 +300,7 @@ def missing_or(value: Any) -> Any:
     return "missing" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.one_of(st.none(), st.floats()), st.integers(0, 3))),
     st.integers(1, 3),
@@ -334,6 +336,7 @@ def test_unique_leaves_no_file_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=30), st.integers(0, 30))
 @settings(deadline=None)
 def test_the_mean_is_that_of_the_exact_sum(values: list[float], at: int) -> None:

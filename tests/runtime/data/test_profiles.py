@@ -50,6 +50,7 @@ def frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
+@pytest.mark.slow
 @given(st.lists(ROWS, min_size=1, max_size=5))
 @settings(max_examples=30, deadline=None)
 def test_chunks_profiled_elsewhere_merge_to_the_same_bits(parts: list[list[dict[str, Any]]]) -> None:
@@ -111,6 +112,7 @@ def test_moments_and_lengths_are_those_of_polars_on_real_tables() -> None:
             assert column.distinct == pytest.approx(values.n_unique(), rel=5 * STANDARD_ERROR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [262_144, 10_000])
 def test_quantiles_keep_to_the_stated_rank_error(rows: int) -> None:
     """In 99 of 100 cases: here a case is the worst of 200 quantiles of a column."""

@@ -37,6 +37,7 @@ row = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(row, min_size=1, max_size=12))
 @settings(max_examples=25, deadline=None)
 def test_a_row_gives_the_same_alone_in_a_batch_and_in_training(rows: list[dict[str, object]]) -> None:

@@ -87,6 +87,7 @@ def test_tritonclient_works_unchanged(port: int, binary: bool) -> None:
             client.infer("other", [text])
 
 
+@pytest.mark.slow
 def test_a_terminated_server_answers_until_proxies_know() -> None:
     port = free_port()
     process = start(port, MIZZEN_POD_NAME="pod")
