@@ -133,6 +133,8 @@ class Pipeline:
     @classmethod
     def from_json(cls, text: str | bytes) -> Pipeline:
         document = json.loads(text)
+        if document.get("format") == 1:
+            return _from_format_1(document)
         if document.get("format") != FORMAT:
             raise ValueError(f"pipeline format {document.get('format')!r}; this version of mizzen reads {FORMAT}")
         return cls(
@@ -146,6 +148,16 @@ class Pipeline:
     def load(cls, path: str | Path) -> Pipeline:
         """Read pipeline.json, from a dataset version or from a model folder."""
         return cls.from_json(Path(path).read_bytes())
+
+
+def _from_format_1(document: Mapping[str, Any]) -> Pipeline:
+    """One tokenised column was all there was: models that were registered then are served on."""
+    (step,) = document["steps"]
+    settings = step["tokenize"]
+    tokenizer = json.dumps(step["tokenizer"], ensure_ascii=False)
+    tokens = Tokens((settings["column"],), tokenizer, settings.get("maxLength", 64))
+    target = Target(document["target"], tuple(document["classes"]))
+    return Pipeline({settings["column"]: "String"}, (tokens,), target, tokens.features())
 
 
 def features_of(steps: Sequence[Fitted], raw: pl.DataFrame, target: str) -> tuple[Feature, ...]:

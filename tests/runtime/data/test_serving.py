@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mizzen.data.pipeline import Pipeline, RowError, arrays
+from mizzen.data.steps.text import Tokens
 
 from .builders import make, spec, table
 
@@ -89,3 +92,18 @@ def test_a_missing_column_is_named_and_the_target_is_ignored() -> None:
         SERVED.transform_rows([{"age": 1.0}])
     assert SERVED.transform_rows([{**GOOD, "label": "old"}])["features"].shape[0] == 1
     assert SERVED.transform_rows([])["ids"].shape == (0, 10)
+
+
+def test_a_pipeline_of_the_first_format_is_read() -> None:
+    step = next(step for step in MADE.pipeline.steps if isinstance(step, Tokens))
+    old = {
+        "format": 1,
+        "target": "label",
+        "classes": ["old", "young"],
+        "steps": [{"tokenize": {"column": "text", "maxLength": 10}, "tokenizer": json.loads(step.tokenizer_json)}],
+    }
+    read = Pipeline.from_json(json.dumps(old))
+    assert (read.columns, read.classes, read.max_length) == (("text",), ("old", "young"), 10)
+    assert read.transform_rows([{"text": "word1 is good"}])["ids"].shape == (1, 10)
+    with pytest.raises(ValueError, match="pipeline format 3; this version of mizzen reads 2"):
+        Pipeline.from_json('{"format": 3}')
