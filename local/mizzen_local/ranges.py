@@ -83,7 +83,7 @@ def _hold(ranges: Ranges) -> socket.socket | None:
 def claim(record: Path, services: str = "", pods: str = "") -> Claim:
     """What was asked for, else what this cluster had before (Services keep their addresses), else the first free.
 
-    StateError where what was asked for cannot be; nothing is recorded then.
+    StateError where what was asked for cannot be, or another cluster runs there; nothing is recorded then.
     """
     before = _before(record)
     if services or pods or before:
@@ -91,7 +91,10 @@ def claim(record: Path, services: str = "", pods: str = "") -> Claim:
         ranges = _checked(Ranges(services or default.services, pods or default.pods))
         holder = _hold(ranges)
         if holder is None:
-            _log.warning("another cluster on this machine uses %s: addresses may collide", ranges.services)
+            raise StateError(
+                f"another cluster on this machine uses {ranges.services}, which this one's Services have, too: stop it "
+                "first with `mizzen down --state-dir ITS_FOLDER`"
+            )
     else:
         for number in range(_CHOICES):
             ranges = Ranges(f"127.{20 + number}.0.0/16", f"127.{30 + number}.0.0/16")

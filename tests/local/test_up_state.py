@@ -115,6 +115,20 @@ def test_clusters_on_one_machine_keep_apart_and_keep_their_addresses(tmp_path: P
     assert chosen.ranges == Ranges(first.ranges.services, "127.99.0.0/16")
 
 
+def test_addresses_that_another_cluster_took_meanwhile_are_not_shared(tmp_path: Path) -> None:
+    mine = claim(tmp_path / "a.json")
+    mine.release()
+    other = claim(tmp_path / "b.json", services=mine.ranges.services, pods=mine.ranges.pods)
+    try:
+        with pytest.raises(StateError, match=f"another cluster on this machine uses {mine.ranges.services}"):
+            claim(tmp_path / "a.json")
+    finally:
+        other.release()
+    again = claim(tmp_path / "a.json")
+    again.release()
+    assert again.ranges == mine.ranges
+
+
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
