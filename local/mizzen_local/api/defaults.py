@@ -58,9 +58,6 @@ def _container(container: Object) -> None:
         reference = (variable.get("valueFrom") or {}).get("fieldRef")
         if reference is not None:
             reference.setdefault("apiVersion", "v1")
-    resources = container["resources"]
-    for name, limit in (resources.get("limits") or {}).items():
-        resources.setdefault("requests", {}).setdefault(name, limit)
 
 
 def _handler(handler: Object) -> None:
@@ -94,7 +91,13 @@ def _template(spec: Object) -> None:
 
 
 def _pod(obj: Object) -> None:
-    pod_spec(obj["spec"])
+    """What templates are spared, too: requests are the limits where they are not given."""
+    spec = obj["spec"]
+    pod_spec(spec)
+    for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
+        resources = container["resources"]
+        for name, limit in (resources.get("limits") or {}).items():
+            resources.setdefault("requests", {}).setdefault(name, limit)
     _fill(obj["spec"], {"enableServiceLinks": True})
 
 

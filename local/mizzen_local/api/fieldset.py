@@ -216,8 +216,11 @@ def remove(node: Node, value: Any, gone: Trie, keep: Trie | None) -> tuple[bool,
         for key, sub in gone.items():
             name = key[2:]
             if key.startswith("f:") and name in out:
-                below = node.field(name) or UNTYPED
-                stays, left = remove(below, out[name], sub, keep.get(key) if keep else None)
+                below, kept_below = node.field(name) or UNTYPED, keep.get(key) if keep else None
+                if name in node.props and kept_below is None:
+                    del out[name]  # a struct goes with the last of its fields that was owned, defaults and all
+                    continue
+                stays, left = remove(below, out[name], sub, kept_below)
                 if stays:
                     out[name] = left
                 else:
