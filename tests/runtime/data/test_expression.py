@@ -199,7 +199,8 @@ def conditions(depth: int) -> st.SearchStrategy[str]:
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "n": st.integers(-5, 5),
     "m": st.integers(-5, 5),
-    "s": st.sampled_from(["", "a", "ab", "é", "ba"]),
+    # the pinned CEL counts bytes where the specification counts characters: see the test below
+    "s": st.sampled_from(["", "a", "ab", "ba"]),
     "r": st.sampled_from(["", "a", "ab", "é", "ba"]),
     "p": st.booleans(),
 }
@@ -238,3 +239,8 @@ def test_any_text_compiles_or_is_a_user_error(text: str) -> None:
         assert error.reason == Reason.INVALID_PARAMETERS
     else:
         pl.DataFrame({"a": [1, None], "b": ["x", None]}).select(compiled.condition)
+
+
+def test_the_size_of_a_text_is_its_characters() -> None:
+    frame = pl.DataFrame({"s": ["é", "né", ""]})
+    assert [answer("size(s) == 1", frame[row : row + 1]) for row in range(3)] == [True, False, False]
