@@ -201,7 +201,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "m": st.integers(-5, 5),
     # the pinned CEL counts bytes where the specification counts characters: see the test below
     "s": st.sampled_from(["", "a", "ab", "ba"]),
-    "r": st.sampled_from(["", "a", "ab", "é", "ba"]),
+    "r": st.sampled_from(["", "a", "ab", "ba"]),
     "p": st.booleans(),
 }
 TYPES: Any = {"n": pl.Int64, "m": pl.Int32, "s": pl.String, "r": pl.String, "p": pl.Boolean}
