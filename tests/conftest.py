@@ -73,7 +73,9 @@ def embedded_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embed
     cluster = EmbeddedCluster(tmp_path_factory.mktemp("cluster") / "state", free_port())
     try:
         size = ("--cpus", "8", "--memory", "16Gi", "--metrics-interval", "1")
-        cluster.mizzen_local("up", "--no-chart", "--port", str(cluster.port), *size)
+        cluster.mizzen_local(
+            "up", "--no-chart", "--port", str(cluster.port), *size, "--extended", "mizzen.dev/accelerator=2"
+        )
         yield cluster
     finally:
         cluster.mizzen_local("down", "--purge", check=False)

@@ -267,3 +267,21 @@ async def test_a_pod_in_trouble_is_explained(embedded_cluster: EmbeddedCluster) 
     assert "pod crashing is Running" in said
     assert "ledger is locked" in said
     assert "pod unknown is Pending" in said
+
+
+def test_an_extended_resource_is_given_once(embedded_cluster: EmbeddedCluster) -> None:
+    """Two of mizzen.dev/accelerator: the second pod waits until the first has ended."""
+    amount = {"limits": {"mizzen.dev/accelerator": "2"}}
+    embedded_cluster.apply(pod("holds", shell("sleep 60", resources=amount)))
+    embedded_cluster.wait("the first pod", lambda: phase(embedded_cluster, "holds") == "Running")
+    embedded_cluster.apply(pod("waits", shell("true", resources=amount)))
+
+    def why() -> str:
+        conditions = embedded_cluster.get("pod", "waits").get("status", {}).get("conditions", [])
+        return next((c.get("message", "") for c in conditions if c["type"] == "PodScheduled"), "")
+
+    embedded_cluster.wait("a word", lambda: "Insufficient mizzen.dev/accelerator" in why())
+    assert phase(embedded_cluster, "waits") == "Pending"
+    embedded_cluster.kubectl("delete", "pod", "holds", "--grace-period=0", "--force")
+    embedded_cluster.wait("its turn", lambda: phase(embedded_cluster, "waits") == "Succeeded")
+    embedded_cluster.kubectl("delete", "pod", "waits")
