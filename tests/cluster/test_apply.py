@@ -345,3 +345,21 @@ def test_kubectl_tells_what_would_change_on_the_server(cluster: Cluster) -> None
     cluster.apply(config("diffed", {"a": "1"}), args=("--server-side",))
     done = cluster.run("diff", "--server-side", "-f", "-", stdin=json.dumps(config("diffed", {"a": "2"})))
     assert done.returncode == 1 and '+  a: "2"' in done.stdout
+
+
+async def test_a_struct_goes_with_its_last_owned_field(http: Http) -> None:
+    """With what defaults added to it; what another manager owns in it keeps it."""
+
+    def probed(**probe: Any) -> Object:
+        body = idle_deployment("probed")
+        body["spec"]["template"]["spec"]["containers"][0].update({"readinessProbe": probe} if probe else {})
+        return body
+
+    command = {"exec": {"command": ["false"]}}
+    await apply(http, probed(**command, periodSeconds=7), "one")
+    assert "readinessProbe" not in containers(await apply(http, probed(), "one"))["c"]
+    await apply(http, probed(**command, periodSeconds=7), "one")
+    other = workload("probed", {"name": "c", "readinessProbe": command})
+    await apply(http, other, "two")
+    probe = containers(await apply(http, probed(), "one"))["c"]["readinessProbe"]
+    assert probe["exec"] == command["exec"] and probe["periodSeconds"] == 10, "the default again"

@@ -14,7 +14,7 @@ import pytest
 from tests.cluster.client import Cluster, Http, eventually
 from tests.cluster.objects import FOREVER, Object, conditions, pod, shell
 
-STUBBORN = "trap '' TERM; while :; do sleep 0.1; done"
+STUBBORN = "trap '' TERM; touch /tmp/stubborn; while :; do sleep 0.1; done"
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,10 @@ async def told(http: Http, name: str, reason: str = "FailedScheduling") -> str:
 
 def is_placed(found: Object) -> bool:
     return conditions(found).get("PodScheduled", {}).get("status") == "True"
+
+
+def is_ready(found: Object) -> bool:
+    return conditions(found).get("Ready", {}).get("status") == "True"
 
 
 def is_waiting(found: Object) -> bool:
@@ -202,9 +206,11 @@ async def test_the_least_important_pod_goes_unless_a_budget_keeps_it(
             await http.until("policy/v1/poddisruptionbudgets", "b", "its count", lambda b: "status" in b)
         for name in ("low", "lowest"):
             made = slots.pod(name, priorityClassName=classes[name.capitalize()], terminationGracePeriodSeconds=5)
-            made["spec"]["containers"][0]["command"][-1] = STUBBORN
+            container = made["spec"]["containers"][0]
+            container["command"][-1] = STUBBORN
+            container["readinessProbe"] = {"exec": {"command": ["test", "-e", "/tmp/stubborn"]}, "periodSeconds": 1}
             await http.create("pods", made)
-            await http.until("pods", name, "a node", is_placed)
+            await http.until("pods", name, "a deaf ear to SIGTERM", is_ready)
         await http.create("pods", slots.pod("higher"))
         found = await http.until("pods", "higher", "a node to wait for", lambda p: "nominatedNodeName" in p["status"])
         assert found["status"]["nominatedNodeName"] == slots.node and "nodeName" not in found["spec"]
