@@ -72,6 +72,7 @@ class TextTransformer(nn.Module):
         self.positions = nn.Embedding(config.max_length, D)
         self.drop = LockedDropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.active_depth: int | None = None  # fewer while the depth grows in stages
         self.norm = nn.LayerNorm(D)
         self.head = nn.Linear(D, config.num_classes)
         # Small embeddings keep the residual stream near the scale that LayerNorm and dropout expect.
@@ -82,7 +83,7 @@ class TextTransformer(nn.Module):
         keep_BT = token_mask(lengths_B, ids_BT.shape[1])
         x_BTD = self.tokens(ids_BT) + self.positions.weight[: ids_BT.shape[1]]
         x_BTD = self.drop(x_BTD)
-        for block in self.blocks:
+        for block in self.blocks[: self.active_depth]:
             x_BTD = block(x_BTD, keep_BT[:, None, None, :])
         logits_BC: Tensor = self.head(masked_mean(self.norm(x_BTD), keep_BT))
         return logits_BC
