@@ -63,6 +63,7 @@ CONFIG_FILE = "config.json"
 RAY_TOKEN_DIR = "/etc/mizzen-ray"  # noqa: S105 (a path)
 RAY_TOKEN_FILE = "token"  # noqa: S105 (a path)
 SECRETS_DIR = "/etc/mizzen-secrets"  # SECRET/KEY below it
+CODE_DIR = "/etc/mizzen-code"  # the user's Python files (spec.code), on PYTHONPATH
 ARTIFACTS_DIR = "/artifacts"
 ARTIFACTS_CLAIM = "mizzen-artifacts"
 TERMINATION_LOG = "/dev/termination-log"

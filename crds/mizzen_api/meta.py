@@ -13,6 +13,8 @@ DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 SERVICE_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"  # DNS-1035: stricter than what other objects may be named
 # Kubernetes' own quantities, without a sign: nothing asks for less than nothing.
 QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$"
+# package.module:attribute, as in setuptools' entry points.
+ENTRYPOINT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
 # Names of children are made from names of resources; Job and Service names end at 63 characters.
 MAX_NAME = 40
 MAX_INT32 = 2**31 - 1  # what the API of Kubernetes takes for seconds and counts; seeds end here too
@@ -108,6 +110,20 @@ class Resources(ApiModel):
     memory: str | None = Field(
         None, description="Memory as a Kubernetes quantity, for example 4Gi.", max_length=32, pattern=QUANTITY
     )
+
+
+class WorkerResources(Resources):
+    """Compute resources of one worker of a training."""
+
+    accelerators: int | None = Field(
+        None, description="Accelerators of the job's kind; 1 unless it runs on CPUs.", ge=0, le=64
+    )
+
+
+class ConfigMapReference(ApiModel):
+    """A ConfigMap in the same namespace."""
+
+    name: str = Field(description="Name of a ConfigMap in the same namespace.", min_length=1, max_length=253)
 
 
 class RunPolicy(ApiModel):

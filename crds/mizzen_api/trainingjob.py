@@ -9,49 +9,63 @@ from pydantic import Field
 
 from mizzen_api.contract import API_VERSION
 from mizzen_api.meta import (
+    ENTRYPOINT,
     MAX_INT32,
     ApiModel,
+    ConfigMapReference,
     FreeForm,
     LocalReference,
     Measured,
     ObjectMeta,
     PrinterColumn,
-    Resources,
     RunPolicy,
     Status,
+    WorkerResources,
     ready_columns,
     rules,
 )
-
-MAX_RATE = 1000.0  # far beyond what trains anything; far below what arithmetic cannot hold
+from mizzen_api.trainingjob_trainer import MAX_RATE as MAX_RATE
+from mizzen_api.trainingjob_trainer import MODEL_URI, Trainer
 
 
 class ModelSource(ApiModel):
-    """The model to train: the winner of a search, or one by name."""
+    """The model to train: the winner of a search, one by name, a registered version to go on from, or one's own."""
 
     model_config = rules(
-        ("has(self.searchJobRef) != has(self.name)", "set exactly one of searchJobRef and name"),
-        ("!has(self.config) || has(self.name)", "config goes with name; a search brings its own"),
+        (
+            "[has(self.searchJobRef), has(self.name), has(self.uri), has(self.entrypoint)].exists_one(x, x)",
+            "set exactly one of searchJobRef, name, uri and entrypoint",
+        ),
+        (
+            "!has(self.config) || has(self.name) || has(self.entrypoint)",
+            "config goes with name or entrypoint; a search and a registered version bring their own",
+        ),
     )
 
     search_job_ref: LocalReference | None = Field(None, description="Train the optimal trial of this SearchJob.")
-    name: str | None = Field(None, description="A model of Mizzen: text-transformer or text-bag.", max_length=64)
-    config: FreeForm | None = Field(None, description="Settings of the named model, and lr.")
-
-
-class Trainer(ApiModel):
-    """How gradients are made and used."""
-
-    strategy: Literal["ddp"] = Field("ddp", description="Distributed data parallel.")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of forward and backward.")
-    epochs: int = Field(3, description="Passes over the train split.", ge=1, le=100000)
-    batch_size: int = Field(256, description="Rows of one optimizer step, over all workers.", ge=1, le=1048576)
-    learning_rate: float | None = Field(
-        None, description="Peak learning rate; wins over the model's lr.", gt=0, le=MAX_RATE
+    name: str | None = Field(None, description="A model of Mizzen: text-transformer, text-bag, ...", max_length=64)
+    uri: str | None = Field(
+        None,
+        description="A registered version to go on from (fine-tuning): models:/NAME/VERSION or models:/NAME@ALIAS.",
+        max_length=256,
+        pattern=MODEL_URI,
     )
-    weight_decay: float = Field(0.01, description="Decoupled weight decay of AdamW.", ge=0, le=MAX_RATE)
-    gradient_accumulation_steps: int = Field(1, description="Micro-batches in one optimizer step.", ge=1, le=4096)
-    seed: int = Field(7, description="Seed of initial weights and of the order of rows.", ge=0, le=MAX_INT32)
+    entrypoint: str | None = Field(
+        None,
+        description="A function or class that builds a torch.nn.Module from config, as package.module:name.",
+        max_length=256,
+        pattern=ENTRYPOINT,
+    )
+    config: FreeForm | None = Field(None, description="Settings of the named model or of the entrypoint, and lr.")
+
+
+class Code(ApiModel):
+    """Python files of one's own, on PYTHONPATH of the head and of all workers."""
+
+    config_map_ref: ConfigMapReference = Field(
+        description="Each key is a file, for example net.py; a change of the ConfigMap starts the run anew from its "
+        "newest checkpoint."
+    )
 
 
 class Scaling(ApiModel):
@@ -61,14 +75,24 @@ class Scaling(ApiModel):
 
     min_workers: int = Field(1, description="Training waits until so many workers are there.", ge=1, le=1000)
     max_workers: int = Field(1, description="Training takes up to so many workers.", ge=1, le=1000)
-    resources_per_worker: Resources = Field(Resources(cpu="1", memory="2Gi"), description="Compute of each worker.")
+    resources_per_worker: WorkerResources = Field(
+        WorkerResources(cpu="1", memory="2Gi"), description="Compute of each worker."
+    )
+    on_resize: Literal["KeepBatch", "ScaleBatch"] = Field(
+        "KeepBatch",
+        description="When workers change: keep the rows of a step, or scale them and the learning rate with the "
+        "workers, batchSize being that of maxWorkers.",
+    )
 
 
 class Checkpoint(ApiModel):
-    """How much a lost head may cost."""
+    """How much a lost worker, and a lost head, may cost."""
 
     every_steps: int = Field(100, description="Optimizer steps between durable checkpoints.", ge=1, le=MAX_INT32)
     keep: int = Field(2, description="Newest checkpoints to keep.", ge=1, le=100)
+    snapshot_every_steps: int = Field(
+        10, description="Optimizer steps between snapshots in shared memory.", ge=1, le=MAX_INT32
+    )
 
 
 class Gate(ApiModel):
@@ -112,11 +136,30 @@ class TrainingJobSpec(ApiModel):
         ("self.datasetRef == oldSelf.datasetRef", "datasetRef is immutable: create another TrainingJob"),
         ("self.model == oldSelf.model", "model is immutable: create another TrainingJob"),
         ("self.register == oldSelf.register", "register is immutable: create another TrainingJob"),
+        (
+            "self.accelerator != 'cpu' || self.trainer.precision != 'fp8'",
+            "trainer.precision fp8 needs an accelerator that has it: set accelerator to gpu, or precision to bf16",
+        ),
+        (
+            "self.accelerator != 'cpu' || !has(self.scaling.resourcesPerWorker.accelerators) || "
+            "self.scaling.resourcesPerWorker.accelerators == 0",
+            "scaling.resourcesPerWorker.accelerators goes with accelerator gpu, tpu, npu or auto: leave it out on cpu",
+        ),
     )
 
     dataset_ref: LocalReference = Field(description="The Dataset to train on.")
     model: ModelSource = Field(description="The model to train.")
     trainer: Trainer = Field(Trainer(), description="How to train.")
+    accelerator: Literal["auto", "cpu", "gpu", "tpu", "npu"] = Field(
+        "auto", description="What the workers compute on; auto takes what the cluster offers."
+    )
+    image: str | None = Field(
+        None,
+        description="Image of the head and the workers in place of the runtime image; it must bring Mizzen.",
+        max_length=512,
+        pattern=r"^\S+$",
+    )
+    code: Code | None = Field(None, description="Python files of one's own.")
     scaling: Scaling = Field(Scaling(), description="How many workers.")
     checkpoint: Checkpoint = Field(Checkpoint(), description="Durable progress.")
     run_policy: RunPolicy = Field(RunPolicy(), description="How the job runs and ends.")
@@ -132,6 +175,18 @@ class TrainerStatus(ApiModel):
     workers: int = Field(0, description="Workers that train now.")
     restarts: int = Field(0, description="Times that the group of workers was started again.")
     resumed_from_step: int | None = Field(None, description="Step of the checkpoint that the present attempt began at.")
+    snapshot_step: int | None = Field(None, description="Step of the newest snapshot in shared memory.")
+    checkpoint_step: int | None = Field(None, description="Step of the newest durable checkpoint.")
+    lost_steps: int = Field(0, description="Steps that had to be done again, in all.")
+    seconds_to_recover: Measured | None = Field(
+        None, description="The last failure: seconds from its notice to the next optimizer step."
+    )
+    skipped_steps: int = Field(0, description="Steps left out because the loss was no number.")
+    dropped_gradients: int = Field(0, description="Gradients that a parameter server dropped as too old.")
+    micro_batch_size: int | None = Field(None, description="Rows that a worker takes at once.")
+    compression: str | None = Field(None, description="The compression that is in use.")
+    bytes_sent: int | None = Field(None, description="Bytes of gradients that a worker has sent.")
+    bytes_uncompressed: int | None = Field(None, description="Bytes that these would have been as fp32.")
     samples_per_second: Measured | None = Field(None, description="Rows a second over all workers.")
     metrics: dict[str, Measured] = Field(default_factory=dict, description="Newest metrics; test_* once trained.")
 
@@ -152,6 +207,7 @@ class TrainingJobStatus(Status):
     trainer_status: TrainerStatus | None = Field(None, description="How far the training is.")
     model_version: ModelVersion | None = Field(None, description="The registered version.")
     dataset_fingerprint: str | None = Field(None, description="The version of the Dataset that the job trains on.")
+    accelerator: str | None = Field(None, description="What the workers compute on, for example nvidia or cpu.")
     start_time: str | None = Field(None, description="When the first pod was asked for.")
     completion_time: str | None = Field(None, description="When the job ended.")
 
@@ -165,7 +221,10 @@ class TrainingJob(ApiModel):
     COLUMNS: ClassVar[Sequence[PrinterColumn]] = ready_columns(
         PrinterColumn(name="Progress", type="integer", json_path=".status.trainerStatus.progressPercentage"),
         PrinterColumn(name="Workers", type="integer", json_path=".status.trainerStatus.workers"),
+        PrinterColumn(name="Step", type="integer", json_path=".status.trainerStatus.step"),
+        PrinterColumn(name="Loss", json_path=".status.trainerStatus.metrics.loss", priority=1),
         PrinterColumn(name="Accuracy", json_path=".status.trainerStatus.metrics.test_accuracy"),
+        PrinterColumn(name="Restarts", type="integer", json_path=".status.trainerStatus.restarts", priority=1),
         PrinterColumn(name="Model", json_path=".status.modelVersion.uri"),
         condition="Succeeded",
     )

@@ -35,9 +35,11 @@ class DriftReference(ApiModel):
 
 
 class ResolvedModel(ApiModel):
-    """A model by name, and its settings; `lr` among them belongs to the trainer."""
+    """One of a model by name, a registered version and an import path; `lr` in config belongs to the trainer."""
 
-    name: str
+    name: str = ""
+    uri: str = ""  # models:/NAME/VERSION; an alias is resolved when the job begins
+    entrypoint: str = ""  # package.module:name
     config: FreeForm = Field(default_factory=dict)
 
 
@@ -66,6 +68,8 @@ class WorkloadConfig(ApiModel):
     reference: DriftReference | None = None  # what drift is measured against
     dataset: ResolvedDataset | None = None
     model: ResolvedModel | None = None
+    accelerator: str = "cpu"  # a row of accelerators.TABLE, by vendor
+    code_fingerprint: str = ""  # of the user's files in CODE_DIR
     ray: RayCluster | None = None
 
 
