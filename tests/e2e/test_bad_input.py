@@ -33,7 +33,7 @@ REFUSALS = {
     ),
     "both model sources": (
         broken(TRAINING, model={"name": "text-bag", "searchJobRef": {"name": "s"}}),
-        "set exactly one of searchJobRef and name",
+        "set exactly one of searchJobRef, name, uri and entrypoint",
     ),
     "not a model URI": (broken(SERVICE, predictor=manifests.predictor("s3://m")), "spec.predictor.model.uri"),
     "split that does not add up": (
