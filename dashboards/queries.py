@@ -56,6 +56,26 @@ def training_rate() -> str:
     return f"sum by (mizzen_dev_name) (rate({contract.METRIC_TRAINING_SAMPLES}{{{HERE}}}[{WINDOW}]))"
 
 
+def training_bytes() -> str:
+    return f"sum by (mizzen_dev_name) (rate({contract.METRIC_TRAINING_BYTES}{{{HERE}}}[{WINDOW}]))"
+
+
+def training_restarts() -> str:
+    return _gauge(contract.METRIC_TRAINING_RESTARTS)
+
+
+def training_lost_steps() -> str:
+    return _gauge(contract.METRIC_TRAINING_LOST_STEPS)
+
+
+def training_recovery() -> str:
+    return _gauge(contract.METRIC_TRAINING_RECOVERY_SECONDS)
+
+
+def training_checkpoint_age() -> str:
+    return _gauge(contract.METRIC_TRAINING_CHECKPOINT_AGE)
+
+
 def trials() -> str:
     return f"max by (mizzen_dev_name, state) ({contract.METRIC_SEARCH_TRIALS}{{{HERE}}})"
 

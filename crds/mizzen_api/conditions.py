@@ -24,6 +24,9 @@ class Reason(StrEnum):
     MODEL_NOT_FOUND = "ModelNotFound"
     REGISTRY_UNREACHABLE = "RegistryUnreachable"
     WORKERS_PENDING = "WorkersPending"
+    WORKERS_FAILING = "WorkersFailing"
+    QUEUED = "Queued"
+    CODE_NOT_FOUND = "CodeNotFound"
     # Dataset
     MATERIALIZING = "Materializing"
     MATERIALIZED = "Materialized"
@@ -42,6 +45,10 @@ class Reason(StrEnum):
     GOAL_REACHED = "GoalReached"
     GATE_FAILED = "GateFailed"
     TRAINING_DIVERGED = "TrainingDiverged"
+    ARTIFACTS_FORBIDDEN = "ArtifactsForbidden"
+    RESIZED = "Resized"
+    RECOVERED = "Recovered"
+    CHECKPOINTED = "Checkpointed"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     SPEC_CHANGED = "SpecChanged"
@@ -68,5 +75,6 @@ USER_ERRORS = frozenset(
         Reason.GATE_FAILED,
         Reason.TRIALS_FAILED,
         Reason.TRAINING_DIVERGED,
+        Reason.ARTIFACTS_FORBIDDEN,
     }
 )

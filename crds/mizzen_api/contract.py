@@ -13,6 +13,10 @@ LABEL_KIND = f"{GROUP}/kind"
 LABEL_NAME = f"{GROUP}/name"
 LABEL_ROLE = f"{GROUP}/role"
 LABEL_VARIANT = f"{GROUP}/variant"
+# Kueue's own names: a job's labels are carried to its Jobs, and the least number of workers that it may admit.
+LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
+LABEL_QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
+ANNOTATION_QUEUE_LEAST = "kueue.x-k8s.io/job-min-parallelism"
 MANAGED_BY = "mizzen"
 FIELD_MANAGER = "mizzen-operator"
 
@@ -24,6 +28,7 @@ ROLE_SERVER = "server"
 # A change of the hash means that the pods of a child must be replaced; of the spec that it was made from, no more.
 ANNOTATION_CONFIG_HASH = f"{GROUP}/config-hash"
 ANNOTATION_GENERATION = f"{GROUP}/generation"
+ANNOTATION_WORKERS = f"{GROUP}/workers"  # on the workers' Job: how many pods it was last asked for
 ANNOTATION_MODEL_URI = f"{GROUP}/model-uri"  # on Deployments and their pods: the version that they serve
 
 # Ports of workload pods. Servers bind to $MIZZEN_POD_IP, never to a wildcard address.
@@ -55,6 +60,7 @@ ENV_ARTIFACTS_CLAIM_SIZE = "MIZZEN_ARTIFACTS_CLAIM_SIZE"
 ENV_ARTIFACTS_STORAGE_CLASS = "MIZZEN_ARTIFACTS_STORAGE_CLASS"
 ENV_ARTIFACTS_ACCESS_MODE = "MIZZEN_ARTIFACTS_ACCESS_MODE"  # of the claim; ReadWriteMany unless set
 ENV_GATEWAY = "MIZZEN_GATEWAY"  # namespace/name of the Gateway that HTTPRoutes attach to
+ENV_ACCELERATORS = "MIZZEN_ACCELERATORS"  # the chart's value of that name as JSON
 ENV_WATCH_NAMESPACES = "MIZZEN_WATCH_NAMESPACES"  # comma-separated; empty means all
 
 # Files in workload pods.
@@ -113,6 +119,11 @@ METRIC_TRAINING_SAMPLES = "mizzen_training_samples_total"
 METRIC_TRAINING_LOSS = "mizzen_training_loss"
 METRIC_TRAINING_PROGRESS = "mizzen_training_progress_ratio"
 METRIC_TRAINING_WORKERS = "mizzen_training_workers"
+METRIC_TRAINING_BYTES = "mizzen_training_sent_bytes_total"
+METRIC_TRAINING_RESTARTS = "mizzen_training_restarts_total"
+METRIC_TRAINING_LOST_STEPS = "mizzen_training_lost_steps_total"
+METRIC_TRAINING_RECOVERY_SECONDS = "mizzen_training_recovery_seconds"
+METRIC_TRAINING_CHECKPOINT_AGE = "mizzen_training_checkpoint_age_seconds"
 METRIC_SEARCH_TRIALS = "mizzen_search_trials"
 METRIC_DATASET_ROWS = "mizzen_dataset_rows"
 METRIC_RECONCILE_SECONDS = "mizzen_reconcile_duration_seconds"
@@ -128,6 +139,11 @@ METRICS = {
     METRIC_TRAINING_LOSS: "Training loss of the last report.",
     METRIC_TRAINING_PROGRESS: "Part of the training that is done, from 0 to 1.",
     METRIC_TRAINING_WORKERS: "Workers that train now.",
+    METRIC_TRAINING_BYTES: "Bytes of gradients that a worker has sent.",
+    METRIC_TRAINING_RESTARTS: "Times that the group of workers was formed anew after a failure.",
+    METRIC_TRAINING_LOST_STEPS: "Optimizer steps that had to be done again.",
+    METRIC_TRAINING_RECOVERY_SECONDS: "The last failure, from its notice to the next optimizer step, in seconds.",
+    METRIC_TRAINING_CHECKPOINT_AGE: "Time since the newest durable checkpoint, in seconds.",
     METRIC_SEARCH_TRIALS: "Trials of a search, by state.",
     METRIC_DATASET_ROWS: "Rows read so far from a dataset's sources.",
     METRIC_RECONCILE_SECONDS: "Time that the operator took to reconcile one resource, in seconds.",

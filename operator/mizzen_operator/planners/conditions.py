@@ -27,6 +27,10 @@ _WORRYING = frozenset(Reason) - {
     Reason.AVAILABLE,
     Reason.DATASET_NOT_READY,
     Reason.SEARCH_JOB_NOT_FINISHED,
+    Reason.QUEUED,
+    Reason.RESIZED,
+    Reason.RECOVERED,
+    Reason.CHECKPOINTED,
 }
 _MESSAGE_LIMIT = 1500
 
