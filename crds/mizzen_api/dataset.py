@@ -13,7 +13,18 @@ from mizzen_api.dataset_drift import Drift
 from mizzen_api.dataset_expectations import Expectation
 from mizzen_api.dataset_sources import Schema, Source
 from mizzen_api.dataset_transforms import Tokenize, Transform
-from mizzen_api.meta import ApiModel, Measured, ObjectMeta, PrinterColumn, Resources, Status, ready_columns, rules
+from mizzen_api.meta import (
+    MAX_INT32,
+    QUANTITY,
+    ApiModel,
+    Measured,
+    ObjectMeta,
+    PrinterColumn,
+    Resources,
+    Status,
+    ready_columns,
+    rules,
+)
 
 __all__ = ["Dataset", "DatasetSpec", "DatasetStatus", "Source", "Split", "Tokenize", "Transform"]
 
@@ -62,6 +73,25 @@ class Refresh(ApiModel):
     time_zone: str = Field("Etc/UTC", description="Time zone of the schedule, as Europe/Berlin.", max_length=64)
 
 
+Engine = Literal["polars", "ray"]
+
+
+class DatasetScaling(ApiModel):
+    """Workers of the engine ray; the pod that reads the sources is their head."""
+
+    model_config = rules(("self.minWorkers <= self.maxWorkers", "minWorkers must not be above maxWorkers"))
+
+    min_workers: int = Field(1, description="Fitting waits until so many workers are there.", ge=1, le=1000)
+    max_workers: int = Field(2, description="Pods that are asked for; work goes to those that come.", ge=1, le=1000)
+    resources_per_worker: Resources = Field(Resources(cpu="1", memory="2Gi"), description="Compute of each worker.")
+    min_source_size: str = Field(
+        "8Gi",
+        description="With engine auto: size of the sources' files, as they are stored, from which on it is ray.",
+        max_length=32,
+        pattern=QUANTITY,
+    )
+
+
 class DatasetSpec(ApiModel):
     """The wanted dataset."""
 
@@ -80,19 +110,35 @@ class DatasetSpec(ApiModel):
         default_factory=dict, description="Types of columns where they are not to be inferred, by column."
     )
     split: Split = Field(Split(), description="How rows are divided.")
-    max_bad_rows: int = Field(0, description="Rows that may be set aside because they cannot be read.", ge=0)
+    max_bad_rows: int = Field(
+        0, description="Rows that may be set aside because they cannot be read.", ge=0, le=MAX_INT32
+    )
     expectations: list[Expectation] = Field(
         default_factory=list, description="What the rows must be like.", max_length=256
     )
     drift: Drift | None = Field(None, description="How much a version may differ from a reference.")
     refresh: Refresh | None = Field(None, description="Read the sources again on a schedule.")
-    suspend: bool = Field(False, description="Start nothing, and end what runs; the newest version stays.")
+    suspend: bool = Field(
+        False, description="Start nothing, and end what runs; the newest version stays, and stays Ready."
+    )
     keep: int = Field(10, description="Newest versions to keep in the artifact store.", ge=1, le=10000)
     ttl_seconds_after_finished: int | None = Field(
-        None, description="Seconds after which the pods of a finished materialisation are removed.", ge=0
+        None,
+        description="Seconds after which the pods of a finished materialisation are removed, once the status has what "
+        "they reported.",
+        ge=0,
+        le=MAX_INT32,
     )
+    engine: Literal["polars", "ray", "auto"] = Field(
+        "polars",
+        description="polars makes a version in one pod, ray on a cluster of its own; auto takes ray from "
+        "scaling.minSourceSize on. The version is the same, to the bit.",
+    )
+    scaling: DatasetScaling = Field(DatasetScaling(), description="Workers of the engine ray.")
     resources: Resources = Field(Resources(cpu="500m", memory="1Gi"), description="Compute of the materialising pod.")
-    backoff_limit: int = Field(3, description="Retries of a materialisation that failed for want of a system.", ge=0)
+    backoff_limit: int = Field(
+        3, description="Retries of a materialisation that failed for want of a system.", ge=0, le=100
+    )
 
 
 class ExpectationCounts(ApiModel):
@@ -110,6 +156,7 @@ class DriftStatus(ApiModel):
     features: int = Field(0, description="Columns that were compared.")
     drifted_features: int = Field(0, description="Columns that have drifted.")
     score: Measured | None = Field(None, description="Part of the columns that have drifted.")
+    reference: str | None = Field(None, description="What it was compared with.")
     worst: str | None = Field(None, description="The column that differs most.")
 
 
@@ -125,6 +172,8 @@ class DatasetStatus(Status):
     expectations: ExpectationCounts | None = Field(None, description="How the newest version fared.")
     drift: DriftStatus | None = Field(None, description="How the newest version differs from its reference.")
     rows_per_second: Measured | None = Field(None, description="Rows read a second, while it runs and at the end.")
+    engine: Engine | None = Field(None, description="What makes the version, or made it: polars or ray.")
+    mlflow_run: str | None = Field(None, description="Run in MLflow with the version's report and profile.")
     run: int = Field(0, description="Scheduled readings of this generation.")
     last_refresh_time: datetime | None = Field(None, description="When the sources were last read on schedule.")
     next_refresh_time: datetime | None = Field(None, description="When the sources are read again.")

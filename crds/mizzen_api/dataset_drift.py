@@ -66,7 +66,9 @@ class Drift(ApiModel):
         gt=0.5,
         le=1,
     )
-    min_rows: int = Field(100, description="Rows that both sides must have; with fewer there is no verdict.", ge=30)
+    min_rows: int = Field(
+        100, description="Rows that both sides must have; with fewer there is no verdict.", ge=30, le=2**31 - 1
+    )
     exclude: list[str] = Field(default_factory=list, description="Columns that are not compared.", max_length=1024)
     columns: list[ColumnDrift] = Field(
         default_factory=list,

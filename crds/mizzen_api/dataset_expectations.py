@@ -120,8 +120,8 @@ class Expectation(ApiModel):
         description="No two rows have the same value of column, or of columns together. A key with a missing value "
         "passes, as in SQL.",
     )
-    min_rows: int | None = Field(None, description="Rows that there must be at least.", ge=0)
-    max_rows: int | None = Field(None, description="Rows that there may be at most.", ge=0)
+    min_rows: int | None = Field(None, description="Rows that there must be at least.", ge=0, le=10**15)
+    max_rows: int | None = Field(None, description="Rows that there may be at most.", ge=0, le=10**15)
     max_age: str | None = Field(
         None,
         description="How old the column's newest date or time may be, as 1d12h or 90m. A time without a zone is UTC, "

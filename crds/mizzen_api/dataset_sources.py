@@ -20,6 +20,18 @@ class SecretKey(ApiModel):
     key: str = Field("url", description="Key that holds the database's URL.", min_length=1, max_length=253)
 
 
+# Keys of a Secret that a source's uri may be read with; a Secret has those that its server wants.
+ACCESS_KEYS = (
+    "accessKeyId", "secretAccessKey", "sessionToken", "endpoint", "region", "username", "password", "token",
+)  # fmt: skip
+
+
+class SourceSecret(ApiModel):
+    """A Secret in the Dataset's namespace, which the pod gets as files."""
+
+    name: str = Field(description="Name of the Secret.", min_length=1, max_length=253)
+
+
 class Sql(ApiModel):
     """The rows of a query."""
 
@@ -64,11 +76,20 @@ class Csv(ApiModel):
 class Join(ApiModel):
     """Put the columns of this source beside those of the rows so far."""
 
+    model_config = rules(
+        model_config=rules(
+            ("!(has(self.keys) && has(self.on) && size(self.on) > 0)", "keys and on are the same: set one of them"),
+        )
+    )
+
     on: list[ColumnName] = Field(
         default_factory=list,
         description='Columns whose values must be equal; by default all that both sides have. Write "on" with its '
-        "quotes: in YAML a bare on means true.",
+        "quotes: in YAML a bare on means true; or write keys.",
         max_length=64,
+    )
+    keys: list[ColumnName] | None = Field(
+        None, description="The same as on, by a name that YAML does not read as true.", min_length=1, max_length=64
     )
     how: Literal["inner", "left", "full", "semi", "anti"] = Field(
         "left",
@@ -83,6 +104,11 @@ class Join(ApiModel):
         max_length=64,
     )
 
+    @property
+    def columns(self) -> list[str]:
+        """Columns whose values must be equal, by whichever name they were given; empty for all that both sides have."""
+        return self.keys or self.on
+
 
 Format = Literal["auto", "csv", "json", "jsonl", "parquet", "arrow", "images", "text", "idx"]
 
@@ -93,6 +119,7 @@ class Source(ApiModel):
     model_config = rules(
         ("has(self.uri) != has(self.sql)", "a source has either uri or sql"),
         ("!has(self.labels) || has(self.uri)", "labels belong to a uri of an IDX file"),
+        ("!has(self.secretRef) || has(self.uri)", "secretRef belongs to a uri; a query has its own, sql.secretRef"),
     )
 
     uri: str | None = Field(
@@ -104,6 +131,12 @@ class Source(ApiModel):
         max_length=2048,
     )
     sql: Sql | None = Field(None, description="A query to a database.")
+    secret_ref: SourceSecret | None = Field(
+        None,
+        description="Secret to read the uri with. s3://: accessKeyId, secretAccessKey, sessionToken, endpoint (a URL, "
+        "where it is not AWS) and region. http(s)://: username and password, or token for a bearer. Keys that are not "
+        "there are left out; the Secret is mounted as files.",
+    )
     format: Format = Field(
         "auto",
         description="What the files are; auto goes by name and content. images and text are folders with a folder "

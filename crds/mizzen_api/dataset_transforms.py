@@ -148,7 +148,7 @@ class TfIdf(ApiModel):
 
     column: str = Field(description="Text column.", min_length=1, max_length=256)
     max_features: int = Field(4096, description="Words that are kept, the most frequent first.", ge=1, le=1_000_000)
-    min_count: int = Field(2, description="Train rows that a word must occur in.", ge=1)
+    min_count: int = Field(2, description="Train rows that a word must occur in.", ge=1, le=2**31 - 1)
     ngrams: int = Field(1, description="Longest run of words that counts as one.", ge=1, le=3)
     sublinear: bool = Field(True, description="Count a word n times as 1 + log n.")
 

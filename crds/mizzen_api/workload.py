@@ -10,7 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from mizzen_api.conditions import USER_ERRORS, Reason
 from mizzen_api.contract import TERMINATION_LOG_LIMIT
-from mizzen_api.dataset import DatasetSpec, DriftStatus, ExpectationCounts
+from mizzen_api.dataset import DatasetSpec, DriftStatus, Engine, ExpectationCounts
 from mizzen_api.meta import ApiModel, FreeForm
 from mizzen_api.searchjob import SearchJobSpec, Trial, TrialCounts
 from mizzen_api.trainingjob import ModelVersion, TrainerStatus, TrainingJobSpec
@@ -32,6 +32,20 @@ class DriftReference(ApiModel):
 
     uri: str
     name: str
+
+
+class LiveReference(ApiModel):
+    """A ModelService whose requests a new version is compared with."""
+
+    name: str
+    addresses: list[str] = Field(default_factory=list)  # host:port of the servers that are ready now
+
+
+class NewestVersion(ApiModel):
+    """The version that the status names; one with another fingerprint is the next."""
+
+    version: int
+    fingerprint: str
 
 
 class ResolvedModel(ApiModel):
@@ -66,6 +80,8 @@ class WorkloadConfig(ApiModel):
     training_spec: TrainingJobSpec | None = None
     previous: DriftReference | None = None  # the Dataset's own newest version: its schema is a contract
     reference: DriftReference | None = None  # what drift is measured against
+    live_reference: LiveReference | None = None  # the same, where it is traffic
+    newest: NewestVersion | None = None  # of a Dataset
     dataset: ResolvedDataset | None = None
     model: ResolvedModel | None = None
     accelerator: str = "cpu"  # a row of accelerators.TABLE, by vendor
@@ -87,6 +103,10 @@ class DatasetReport(ApiModel):
     rows_per_second: float | None = None
     expectations: ExpectationCounts | None = None
     drift: DriftStatus | None = None
+    drift_note: str = ""  # why drift could not be measured
+    engine: Engine | None = None
+    mlflow_run: str | None = None
+    mlflow_note: str = ""  # why the report is not in MLflow
 
 
 class SearchReport(ApiModel):

@@ -14,7 +14,8 @@ from mizzen_local.api.status import Cause
 TRAINING = {"datasetRef": {"name": "d"}, "model": {"name": "text-bag"}, "register": {"name": "m"}}
 SEARCH = {"datasetRef": {"name": "d"}, "parameters": [{"name": "lr", "values": [0.1]}]}
 SERVICE = {"predictor": {"model": {"uri": "models:/m/1"}}}
-SPECS = {"TrainingJob": TRAINING, "SearchJob": SEARCH, "ModelService": SERVICE}
+DATASET = {"sources": [{"uri": "x.csv"}], "target": "y"}
+SPECS = {"TrainingJob": TRAINING, "SearchJob": SEARCH, "ModelService": SERVICE, "Dataset": DATASET}
 
 
 def refusals(kind: str, spec: dict[str, Any], name: str = "ok") -> str:
@@ -80,6 +81,9 @@ def test_what_is_no_quantity_is_refused(quantity: str) -> None:
         ("SearchJob", {**SEARCH, "earlyStopping": {"gracePeriod": 10001}}, "spec.earlyStopping.gracePeriod"),
         ("SearchJob", {**SEARCH, "earlyStopping": {"reductionFactor": 1001}}, "spec.earlyStopping.reductionFactor"),
         ("SearchJob", searched({"name": "a", "min": 0, "max": 1e16}), "spec.parameters[0].max"),
+        ("Dataset", {**DATASET, "maxBadRows": 2**31}, "spec.maxBadRows"),
+        ("Dataset", {**DATASET, "backoffLimit": 101}, "spec.backoffLimit"),
+        ("Dataset", {**DATASET, "ttlSecondsAfterFinished": 2**31}, "spec.ttlSecondsAfterFinished"),
     ],
 )
 def test_numbers_have_an_upper_end(kind: str, spec: dict[str, Any], path: str) -> None:
@@ -88,7 +92,7 @@ def test_numbers_have_an_upper_end(kind: str, spec: dict[str, Any], path: str) -
 
 def test_every_whole_number_of_a_spec_has_an_upper_end() -> None:
     def whole(node: dict[str, Any], path: str) -> list[str]:
-        found = [path] if node.get("type") == "integer" and "maximum" not in node else []
+        found = [path] if node.get("type") == "integer" and not {"maximum", "enum"} & node.keys() else []
         for name, below in node.get("properties", {}).items():
             found += whole(below, f"{path}.{name}")
         return found + (whole(node["items"], f"{path}[]") if "items" in node else [])
@@ -134,6 +138,24 @@ def test_a_parameter_has_values_or_a_range(space: dict[str, Any]) -> None:
 def test_a_parameter_is_named_once() -> None:
     twice = searched({"name": "lr", "values": [1]}, {"name": "x", "values": [1]}, {"name": "lr", "min": 1, "max": 2})
     assert "two parameters have the same name" in refusals("SearchJob", twice)
+
+
+@pytest.mark.parametrize(
+    ("second", "complaint"),
+    [
+        ({"uri": "y.csv", "join": {"keys": ["id"]}}, ""),
+        ({"uri": "y.csv", "join": {"keys": ["id"], "on": ["id"]}}, "keys and on are the same: set one of them"),
+        ({"uri": "s3://b/y.csv", "secretRef": {"name": "bucket"}}, ""),
+        (
+            {"sql": {"query": "SELECT 1", "secretRef": {"name": "shop"}}, "secretRef": {"name": "shop"}},
+            "secretRef belongs to a uri; a query has its own, sql.secretRef",
+        ),
+    ],
+)
+def test_what_a_source_may_say(second: dict[str, Any], complaint: str) -> None:
+    said = refusals("Dataset", {**DATASET, "sources": [{"uri": "x.csv"}, second]})
+    assert complaint in said
+    assert bool(said) == bool(complaint), said
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.KIND)
