@@ -77,9 +77,7 @@ class Join(ApiModel):
     """Put the columns of this source beside those of the rows so far."""
 
     model_config = rules(
-        model_config=rules(
-            ("!(has(self.keys) && has(self.on) && size(self.on) > 0)", "keys and on are the same: set one of them"),
-        )
+        ("!(has(self.keys) && has(self.on) && size(self.on) > 0)", "keys and on are the same: set one of them"),
     )
 
     on: list[ColumnName] = Field(
