@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
+from mizzen.data.engine import PodEngine
 from mizzen.data.materialize import Request, Version, make
 from mizzen.errors import SystemError_
 from mizzen.workload.progress import ProgressBoard
@@ -18,10 +20,16 @@ def run(config: WorkloadConfig, board: ProgressBoard) -> str:
     """Materialise what the configuration describes."""
     assert config.dataset_spec is not None, "the operator sets datasetSpec for a Dataset"
     began = time.monotonic()
+    now = DatasetReport()
+
+    def tell(**changes: Any) -> None:
+        nonlocal now
+        now = now.model_copy(update=changes)
+        board.update(dataset=now)
 
     def on_progress(percentage: int, rows: int) -> None:
         rate = rows / max(1e-3, time.monotonic() - began)
-        board.update(dataset=DatasetReport(progress_percentage=percentage, rows=rows, rows_per_second=rate))
+        tell(progress_percentage=percentage, rows=rows, rows_per_second=rate)
         board.gauge(contract.METRIC_DATASET_ROWS, rows)
 
     request = Request(
@@ -34,8 +42,10 @@ def run(config: WorkloadConfig, board: ProgressBoard) -> str:
         reference=config.reference.uri if config.reference else None,
         reference_name=config.reference.name if config.reference else "the reference",
     )
-    version = make(request, on_progress)
-    board.update(dataset=report_of(version, version.rows / max(1e-3, time.monotonic() - began)))
+    with PodEngine(config.dataset_spec, config.ray, board, lambda engine: tell(engine=engine)) as engine:
+        version = make(request, on_progress, engine)
+    rate = version.rows / max(1e-3, time.monotonic() - began)
+    board.update(dataset=report_of(version, rate).model_copy(update={"engine": now.engine}))
     verb = "reused" if version.reused else "materialised"
     return f"{verb} {version.rows} rows as {version.fingerprint[:19]}…"
 

@@ -7,6 +7,8 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from mizzen.data.sources.rows import Origin
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -22,11 +24,22 @@ class FrameSource:
     def __init__(self, frame: pl.DataFrame, name: str = "frame") -> None:
         self.frame, self.uris = frame, (f"memory://{name}",)
         self.bad_rows: list[object] = []
+        self._digest = ""
+
+    def size(self) -> int | None:
+        return int(self.frame.estimated_size())
+
+    def origins(self) -> tuple[Origin, ...]:
+        return (Origin(self.uris[0], self.frame.height, f"sha256:{self.digest()}"),)
 
     def identity(self) -> str:
         return ""
 
     def digest(self) -> str:
+        self._digest = self._digest or self._hashed()
+        return self._digest
+
+    def _hashed(self) -> str:
         digest = hashlib.sha256()
         for chunk in self.chunks():
             buffer = io.BytesIO()

@@ -28,6 +28,8 @@ from mizzen_api.dataset import DatasetSpec
 if TYPE_CHECKING:
     import polars as pl
 
+    from mizzen.data.sources import Origin
+
 MOST_CLASSES = 10_000
 
 OnRows = Callable[[int], None]
@@ -44,6 +46,10 @@ class RowSource(Protocol):
 
     @property
     def bad_rows(self) -> Sequence[object]: ...
+
+    def size(self) -> int | None: ...
+
+    def origins(self) -> Sequence[Origin]: ...
 
     def identity(self) -> str: ...
 

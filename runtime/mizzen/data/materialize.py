@@ -81,11 +81,12 @@ def materialize(
 def make(
     request: Request,
     on_progress: OnProgress = lambda *_: None,
-    runner: Runner | None = None,
+    runner: Callable[[RowSource], Runner] = lambda _: LocalRunner(),
     now: datetime | None = None,
 ) -> Version:
     """Make the version, or find it: the same bytes, spec and code give the same fingerprint, and then no work is done.
 
+    `runner` chooses where, once it is clear that something has to be done.
     UserError where a source, an expectation or a step cannot be met; nothing is published then.
     """
     spec = request.spec
@@ -99,6 +100,7 @@ def make(
     if remembered is not None:
         log.info("the sources are as they were: %s", remembered)
         return _reuse(request, remembered)
+    chosen = runner(source)
     with store.scratch(request.home) as folder, Spool(folder) as spool:
         made = making.ingest(
             spec, source, spool, lambda rows: on_progress(_share(rows), rows), folder / contract.DATASET_REJECTED
@@ -110,7 +112,7 @@ def make(
             log.info("%s is there already", fingerprint)
             found = _reuse(request, fingerprint)
         else:
-            making_of = _Publishing(request, made, source, outcome, runner or LocalRunner(), on_progress)
+            making_of = _Publishing(request, made, source, outcome, chosen, on_progress)
             found = making_of.publish(fingerprint, folder)
     if identity:
         known.put(identity + shape, fingerprint)
@@ -176,7 +178,7 @@ class _Publishing:
                     drift,
                     source.bad_row_count,
                     bad_rows,
-                    source.uris,
+                    source.origins(),
                     name,
                     self.request.reference_name,
                 ),
@@ -247,8 +249,12 @@ def shape_of(spec: DatasetSpec) -> str:
 
 
 def _reading(source: dict[str, Any]) -> dict[str, Any]:
-    """How a source is read: where it lies does not change what comes of it."""
-    return {key: value for key, value in source.items() if key not in ("uri", "sql", "labels")}
+    """How a source is read: where it lies does not change what comes of it, nor by which name a join has its columns."""
+    kept = {key: value for key, value in source.items() if key not in ("uri", "sql", "labels", "secretRef")}
+    if "keys" in kept.get("join", {}):
+        kept["join"] = {**kept["join"], "on": kept["join"]["keys"]}
+        del kept["join"]["keys"]
+    return kept
 
 
 def _write_parts(made: Making, runner: Runner, draft: Path) -> None:

@@ -19,6 +19,7 @@ from mizzen_api.dataset import DriftStatus, ExpectationCounts
 
 if TYPE_CHECKING:
     from mizzen.data.drift import DriftReport
+    from mizzen.data.sources import Origin
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Papers:
     drift: DriftReport | None
     bad_rows: int
     first_bad_rows: Sequence[str]  # each with its place and what is wrong
-    uris: Sequence[str]
+    origins: Sequence[Origin]
     name: str
     reference: str = "the reference"  # what drift was measured against
 
@@ -63,7 +64,7 @@ def manifest(papers: Papers) -> dict[str, Any]:
         "columns": list(pipeline.columns),
         "schema": {name: pipelines.dtype_text(dtype) for name, dtype in made.raw.schema.items()},
         "features": matrix_names(pipeline.features),
-        "sources": list(papers.uris),
+        "sources": [{"uri": one.uri, "rows": one.rows, "digest": one.digest} for one in papers.origins],
         "badRows": papers.bad_rows,
         "firstBadRows": list(papers.first_bad_rows),
         "droppedRows": papers.outcome.dropped,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 IN_FLIGHT = 2  # chunks for each CPU of the cluster: enough to keep them busy, and no more in memory
 
+LOOK_EVERY = 16  # chunks after which the CPUs are counted anew
+
 
 class RayRunner:
     """A making.Runner on the Ray cluster that this process is connected to; `ray.init` comes before."""
@@ -31,7 +33,6 @@ class RayRunner:
 
         if not ray.is_initialized():
             raise ClusterError("the engine ray needs a connection: call ray.init(address=...) before")
-        self._window = max(2, IN_FLIGHT * int(ray.cluster_resources().get("CPU", 1)))
 
     def fit(self, one: Pass, spool: Spool, divider: Divider) -> Pass:
         import ray
@@ -59,9 +60,12 @@ class RayRunner:
         import ray
 
         running: list[Any] = []
+        window = 2
         for number in range(spool.count):
             running.append(begin(number))
-            if len(running) >= self._window:
+            if number % LOOK_EVERY == 0:  # workers come and go
+                window = max(2, IN_FLIGHT * int(ray.cluster_resources().get("CPU", 1)))
+            if len(running) >= window:
                 yield ray.get(running.pop(0))
         while running:
             yield ray.get(running.pop(0))

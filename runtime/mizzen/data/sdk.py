@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mizzen.data import engine
 from mizzen.data.frames import FrameSource
-from mizzen.data.making import Runner
+from mizzen.data.making import LocalRunner, Runner
 from mizzen.data.materialize import Request, Version, make
 from mizzen.data.pipeline import Arrays, Pipeline, arrays, matrix_names
 from mizzen.data.store import LABEL, DatasetVersion
 from mizzen_api import dataset_transforms as api
 from mizzen_api.contract import SPLITS
-from mizzen_api.dataset import DatasetSpec, Split
+from mizzen_api.dataset import DatasetSpec, Engine, Split
 from mizzen_api.dataset_expectations import Expectation
 from mizzen_api.dataset_sources import Source
 from mizzen_api.meta import ApiModel
@@ -106,7 +107,8 @@ class DataPipeline:
     {"uri": "product_catalog.json", "join": {"on": ["product_id"]}}. Plain paths with the same columns go one below the
     other; one with other columns is joined by those that it shares with the first.
 
-    engine="ray" spreads the work over the Ray cluster that the process is connected to; what comes of it is the same.
+    engine="ray" spreads the work over the Ray cluster that the process is connected to, and "auto" does so from 8 GiB
+    of sources on; what comes of it is the same.
 
     Raises mizzen.errors.UserError, whose message names file, row and column, where something cannot be used.
     """
@@ -123,11 +125,11 @@ class DataPipeline:
         target_type: Literal["auto", "class", "number"] = "auto",
         max_bad_rows: int = 0,
         secrets: Mapping[str, str] | None = None,
-        engine: Literal["polars", "ray"] = "polars",
+        engine: Literal["polars", "ray", "auto"] = "polars",
     ) -> None:
         if not target:
             raise ValueError("DataPipeline needs a target: the column to predict")
-        self._frame, self.engine = _frame_of(sources), engine
+        self._frame = _frame_of(sources)
         self.secrets = dict(secrets or {})
         listed = [{"uri": "memory://frame"}] if self._frame is not None else sources_of(sources, self.secrets)
         self.spec = DatasetSpec.model_validate(
@@ -140,6 +142,7 @@ class DataPipeline:
                 "column_types": dict(column_types or {}),
                 "target_type": target_type,
                 "max_bad_rows": max_bad_rows,
+                "engine": engine,
             }
         )
 
@@ -159,7 +162,7 @@ class DataPipeline:
     def _make(self, artifacts: str, namespace: str, name: str) -> Version:
         source = FrameSource(self._frame) if self._frame is not None else None
         request = Request(self.spec, artifacts, namespace, name, secrets=self.secrets, source=source)
-        return make(request, runner=_runner(self.engine))
+        return make(request, runner=lambda rows: _runner(engine.choose(self.spec, rows)))
 
 
 class ProcessedData:
@@ -247,9 +250,9 @@ class ProcessedData:
         return self._parts[part][LABEL].to_numpy()
 
 
-def _runner(engine: str) -> Runner | None:
+def _runner(engine: Engine) -> Runner:
     if engine == "polars":
-        return None
+        return LocalRunner()
     from mizzen.data.ray_engine import RayRunner
 
     return RayRunner()

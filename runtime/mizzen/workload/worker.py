@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ import time
 from mizzen.workload import config as configuration
 from mizzen.workload.outcome import EXIT_STOPPED, set_up_logging
 from mizzen.workload.progress import PATH_RAY
+from mizzen.workload.quantities import amount
 from mizzen.workload.ray_head import OBJECT_STORE_BYTES, lean_environment
 from mizzen_api import contract
 from mizzen_api.workload import WorkloadConfig
@@ -27,11 +27,6 @@ log = logging.getLogger("mizzen.worker")
 POLL_SECONDS = 0.5
 LOST_AFTER = 6  # polls in a row without an answer
 STOP_GRACE_SECONDS = 8.0
-# Suffixes of Kubernetes' quantities.
-_SCALES = {
-    "n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
-    "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
-}  # fmt: skip
 
 
 def main() -> int:
@@ -118,8 +113,7 @@ def threads(quantity: str | None) -> int:
     """Threads for a Kubernetes quantity of CPU, at least one."""
     if not quantity:
         return 1
-    number, suffix = re.fullmatch(r"(.*?)([numkMGTPE]?|[KMGTPE]i)", quantity).groups()  # type: ignore[union-attr]
-    return max(1, math.ceil(float(number) * _SCALES[suffix]))
+    return max(1, math.ceil(amount(quantity)))
 
 
 def _end(node: subprocess.Popen[bytes]) -> None:

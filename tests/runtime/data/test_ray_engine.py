@@ -38,7 +38,7 @@ def test_one_machine_and_a_cluster_make_the_same(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("mizzen.data.frames.FrameSource.chunk_rows", 170)
     frame = table(1500)
     here = DataPipeline(frame, STEPS, "label").materialize(tmp_path / "here")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
     try:
         there = DataPipeline(frame, STEPS, "label", engine="ray").materialize(tmp_path / "there")
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections import Counter
 from datetime import UTC, datetime
@@ -15,6 +17,7 @@ from mizzen.data.materialize import Request, Version, make, materialize
 from mizzen.data.pipeline import Pipeline, RowError
 from mizzen.errors import UserError
 from mizzen_api.conditions import Reason
+from mizzen_api.dataset import DatasetSpec
 
 from ..conftest import corpus, dataset_spec
 
@@ -35,6 +38,24 @@ def test_materialising_twice_reuses_and_a_change_makes_a_new_version(tmp_path: P
     third = materialize(dataset_spec(source), str(tmp_path / "a"), "ns", "d")
     assert len({one.fingerprint, other.fingerprint, third.fingerprint}) == 3
     assert one.uri.endswith(f"/datasets/ns/d/{one.fingerprint.removeprefix('sha256:')}")
+
+
+def test_a_manifest_names_each_source_with_its_rows_and_its_digest(tmp_path: Path) -> None:
+    first, second = tmp_path / "1.csv", tmp_path / "2.csv"
+    first.write_text("n,label\n" + "".join(f"{n},{'ab'[n % 2]}\n" for n in range(60)))
+    second.write_text("n,label\n" + "".join(f"{n},{'ab'[n % 2]}\n" for n in range(60, 100)) + "x,y,z\n")
+    names = tmp_path / "names.json"
+    names.write_text(json.dumps([{"label": "a", "name": "A"}, {"label": "b", "name": "B"}]))
+    made = {}
+    for word in ("on", "keys"):
+        sources = [{"uri": str(tmp_path / "*.csv")}, {"uri": str(names), "join": {word: ["label"]}}]
+        spec = DatasetSpec.model_validate({"sources": sources, "target": "label", "maxBadRows": 1})
+        made[word] = materialize(spec, str(tmp_path / "a"), "ns", "d")
+    assert made["on"].fingerprint == made["keys"].fingerprint, "two names of one thing"
+    assert store.DatasetVersion(made["on"].uri).manifest["sources"] == [
+        {"uri": str(file), "rows": rows, "digest": f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"}
+        for file, rows in ((first, 60), (second, 40), (names, 2))
+    ]
 
 
 def test_a_version_that_was_left_half_written_is_made_anew(tmp_path: Path) -> None:

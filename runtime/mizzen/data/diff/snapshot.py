@@ -32,7 +32,7 @@ class Snapshot:
     classes: tuple[str, ...] = ()
     schema: dict[str, str] = field(default_factory=dict)
     features: tuple[str, ...] = ()
-    sources: dict[str, str] = field(default_factory=dict)  # URI to digest, "" where it was not recorded
+    sources: dict[str, str] = field(default_factory=dict)  # URI to rows and digest, "" where they were not recorded
     steps: tuple[dict[str, Any], ...] = ()
     outcome: Outcome | None = None
     profile: Profile | None = None
@@ -82,7 +82,10 @@ def load(uri: str | Path) -> Snapshot:
 
 
 def _source(source: Any) -> tuple[str, str]:
-    return (source, "") if isinstance(source, str) else (source.get("uri", ""), source.get("digest", ""))
+    if isinstance(source, str):
+        return source, ""
+    rows, digest = source.get("rows"), source.get("digest", "").removeprefix("sha256:")[:12]
+    return source.get("uri", ""), ", ".join([*([f"{rows:,} rows"] if rows is not None else []), digest])
 
 
 def _json(where: str, name: str, text: bytes) -> dict[str, Any]:

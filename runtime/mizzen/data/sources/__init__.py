@@ -5,12 +5,13 @@
 
 from mizzen.data.sources.legacy import RawFile, Table, parse, read
 from mizzen.data.sources.opening import open_sources
-from mizzen.data.sources.rows import CHUNK_ROWS, BadRow, RowSource
+from mizzen.data.sources.rows import CHUNK_ROWS, BadRow, Origin, RowSource
 from mizzen.data.sources.types import check_contract, name_of
 
 __all__ = [
     "CHUNK_ROWS",
     "BadRow",
+    "Origin",
     "RawFile",
     "RowSource",
     "Table",

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from mizzen.data.sources.files import File, reading
-from mizzen.data.sources.parts import Contract, OnDigest
+from mizzen.data.sources.parts import Contract, OnDigest, total
 from mizzen.data.sources.rows import CHUNK_BYTES, BadRows
 from mizzen.data.sources.streams import as_utf8
 from mizzen.errors import UserError
@@ -49,6 +49,9 @@ class Folder:
         self._files = [file for file in files if PurePosixPath(file.uri).suffix.lower() in suffixes]
         if not self._files:
             raise UserError(Reason.SOURCE_EMPTY, f"{uri} has no {kind}: no name ends in {', '.join(suffixes)}")
+
+    def size(self) -> int | None:
+        return total(file.size for file in self._files)
 
     def identity(self) -> str:
         each = [file.identity for file in self._files]

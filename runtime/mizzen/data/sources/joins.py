@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mizzen.data.sources.parts import Concatenation
-from mizzen.data.sources.rows import BadRow, BadRows, rechunk
+from mizzen.data.sources.parts import Concatenation, total
+from mizzen.data.sources.rows import BadRow, BadRows, Origin, rechunk
 from mizzen.errors import UserError
 from mizzen_api.conditions import Reason
 from mizzen_api.dataset_sources import Join
@@ -33,7 +33,7 @@ class Step:
     def keys(self, left: Mapping[str, pl.DataType]) -> list[str]:
         """The columns that must be equal. UserError when one is missing, of another type, or would come twice."""
         right = self.right.contract().dtypes()
-        keys = list(self.join.on) or [name for name in left if name in right]
+        keys = list(self.join.columns) or [name for name in left if name in right]
         if not keys:
             raise UserError(
                 Reason.COLUMN_MISSING,
@@ -44,12 +44,12 @@ class Step:
             for whose, schema in (("the rows so far have", left), (f"{self.uri} has", right)):
                 if name not in schema:
                     raise UserError(
-                        Reason.COLUMN_MISSING, f"join.on: {whose} no column {name!r}; there are {', '.join(schema)}"
+                        Reason.COLUMN_MISSING, f"join.keys: {whose} no column {name!r}; there are {', '.join(schema)}"
                     )
             if left[name] != right[name]:
                 raise UserError(
                     Reason.SOURCE_MALFORMED,
-                    f"join.on: {name!r} is {right[name]} in {self.uri} and {left[name]} in the rows that it joins; "
+                    f"join.keys: {name!r} is {right[name]} in {self.uri} and {left[name]} in the rows that it joins; "
                     "declare its type in columnTypes",
                 )
         twice = [name for name in right if name in left and name not in keys]
@@ -121,6 +121,12 @@ class Joined:
     @property
     def undecodable(self) -> int:
         return sum(source.undecodable for source in self._sources)
+
+    def size(self) -> int | None:
+        return total(source.size() for source in self._sources)
+
+    def origins(self) -> tuple[Origin, ...]:
+        return tuple(origin for source in self._sources for origin in source.origins())
 
     def identity(self) -> str:
         each = [source.identity() for source in self._sources]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mizzen.data.sources import streams, types
 from mizzen.data.sources.files import File
-from mizzen.data.sources.rows import BadRow, BadRows, rechunk
+from mizzen.data.sources.rows import BadRow, BadRows, Origin, rechunk
 from mizzen.errors import UserError
 from mizzen_api.conditions import Reason
 
@@ -118,6 +118,8 @@ class Part(Protocol):
 
     uri: str
 
+    def size(self) -> int | None: ...
+
     def identity(self) -> str: ...
 
     def digest(self, known: Mapping[str, str]) -> bytes:
@@ -137,11 +139,20 @@ class FilePart:
         self.file = file
         self.uri = file.uri
 
+    def size(self) -> int | None:
+        return self.file.size
+
     def identity(self) -> str:
         return self.file.identity
 
     def digest(self, known: Mapping[str, str]) -> bytes:  # noqa: ARG002 (bytes are what they are)
         return streams.digest(self.file)
+
+
+def total(sizes: Iterable[int | None]) -> int | None:
+    """Their sum; None where one is not known."""
+    found = list(sizes)
+    return None if None in found else sum(size for size in found if size is not None)
 
 
 class Concatenation:
@@ -156,6 +167,7 @@ class Concatenation:
         self._known = {**dict.fromkeys(text_columns, "string"), **schema}
         self._bad_rows = bad_rows
         self._digests: list[bytes] = []
+        self._rows: list[int] = []  # of each part, as of the last whole pass
         self._contract: Contract | None = None
 
     @property
@@ -173,6 +185,13 @@ class Concatenation:
     @property
     def undecodable(self) -> int:
         return sum(getattr(part, "undecodable", 0) for part in self._parts)
+
+    def size(self) -> int | None:
+        return total(part.size() for part in self._parts)
+
+    def origins(self) -> tuple[Origin, ...]:
+        told = zip(self._parts, self._rows, self._digests, strict=False)  # before a whole pass there is nothing to tell
+        return tuple(Origin(part.uri, rows, f"sha256:{digest.hex()}") for part, rows, digest in told)
 
     def identity(self) -> str:
         each = [part.identity() for part in self._parts]
@@ -215,15 +234,16 @@ class Concatenation:
         """The rows in frames of any size."""
         contract = self.contract()
         digests: list[bytes] = []
-        rows = 0
+        rows = []
         for part in self._parts:
+            rows.append(0)
             for frame in part.frames(contract, self._bad_rows, digests.append):
-                rows += frame.height
+                rows[-1] += frame.height
                 yield frame
-        if not rows:
+        if not sum(rows):
             bad = f"; every row is bad, the first one: {self.bad_rows[0]}" if self.bad_rows else ""
             raise UserError(Reason.SOURCE_EMPTY, f"{self._parts[0].uri}: there are columns, but no rows{bad}")
-        self._digests = digests
+        self._digests, self._rows = digests, rows
 
     def chunks(self) -> Iterator[pl.DataFrame]:
         self._bad_rows.clear()

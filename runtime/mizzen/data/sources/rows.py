@@ -32,6 +32,15 @@ class BadRow:
         return f"{self.uri}:{self.row}: {column}{self.reason}"
 
 
+@dataclass(frozen=True)
+class Origin:
+    """One file, folder or query as it was read: rows without the bad ones, and the sha256 of its bytes (or rows)."""
+
+    uri: str
+    rows: int
+    digest: str
+
+
 @dataclass
 class BadRows:
     """The budget: as many bad rows as `limit` are set aside, and one more ends the read."""
@@ -62,6 +71,12 @@ class RowSource(Protocol):
     @property
     def uris(self) -> tuple[str, ...]:
         """Files and queries, in the order in which they are read. Never with credentials."""
+
+    def size(self) -> int | None:
+        """Bytes of all files as they are stored; None where there is a query, or a server that does not say."""
+
+    def origins(self) -> tuple[Origin, ...]:
+        """What was read, file by file, as of the last whole pass over chunks(); before one, nothing."""
 
     def identity(self) -> str:
         """Sizes and times of change or ETags: equal strings mean unchanged sources. "" when that cannot be known."""

@@ -90,6 +90,9 @@ class Query:
         self._database = _database(self.uri, parts)
         self._statement = statement(self.uri, sql, self._database.placeholder)
 
+    def size(self) -> int | None:
+        return None
+
     def identity(self) -> str:
         return ""
 
