@@ -249,7 +249,7 @@ def shape_of(spec: DatasetSpec) -> str:
 
 
 def _reading(source: dict[str, Any]) -> dict[str, Any]:
-    """How a source is read: where it lies does not change what comes of it, nor by which name a join has its columns."""
+    """How a source is read. Where it lies changes nothing, nor by which name a join has its columns."""
     kept = {key: value for key, value in source.items() if key not in ("uri", "sql", "labels", "secretRef")}
     if "keys" in kept.get("join", {}):
         kept["join"] = {**kept["join"], "on": kept["join"]["keys"]}
