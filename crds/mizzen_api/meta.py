@@ -116,7 +116,7 @@ class WorkerResources(Resources):
     """Compute resources of one worker of a training."""
 
     accelerators: int | None = Field(
-        None, description="Accelerators of the job's kind; 1 unless it runs on CPUs.", ge=0, le=64
+        None, description="Accelerators of the job's kind; 1 unless it runs on CPUs.", ge=1, le=64
     )
 
 

@@ -141,8 +141,7 @@ class TrainingJobSpec(ApiModel):
             "trainer.precision fp8 needs an accelerator that has it: set accelerator to gpu, or precision to bf16",
         ),
         (
-            "self.accelerator != 'cpu' || !has(self.scaling.resourcesPerWorker.accelerators) || "
-            "self.scaling.resourcesPerWorker.accelerators == 0",
+            "self.accelerator != 'cpu' || !has(self.scaling.resourcesPerWorker.accelerators)",
             "scaling.resourcesPerWorker.accelerators goes with accelerator gpu, tpu, npu or auto: leave it out on cpu",
         ),
     )

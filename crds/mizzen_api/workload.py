@@ -86,6 +86,7 @@ class WorkloadConfig(ApiModel):
     model: ResolvedModel | None = None
     accelerator: str = "cpu"  # a row of accelerators.TABLE, by vendor
     code_fingerprint: str = ""  # of the user's files in CODE_DIR
+    resolved_uris: dict[str, str] = Field(default_factory=dict)  # models:/NAME@ALIAS: the version as the job began
     ray: RayCluster | None = None
 
 

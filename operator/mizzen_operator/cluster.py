@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -36,12 +38,15 @@ PERMISSIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "persistentvolumeclaims", ("get", "create", "patch")),
     ("", "services", (*_READ, "create", "patch", "delete")),
     ("", "pods", _READ),
-    ("", "events", ("create",)),
+    ("", "events", ("list", "create")),
     ("batch", "jobs", (*_READ, "create", "patch", "delete")),
     ("apps", "deployments", (*_READ, "create", "patch", "delete")),
     ("gateway.networking.k8s.io", "httproutes", (*_READ, "create", "patch")),
     ("gateway.networking.k8s.io", "gateways", ("get",)),
 )
+
+# Of a ClusterRole alone: an operator that watches namespaces by name is told of accelerators by the chart's value.
+CLUSTER_PERMISSIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (("", "nodes", ("list",)),)
 
 _PLURALS = {kind.KIND: kind.PLURAL for kind in KINDS} | {
     "ConfigMap": "configmaps",
@@ -54,10 +59,13 @@ _PLURALS = {kind.KIND: kind.PLURAL for kind in KINDS} | {
     "Deployment": "deployments",
     "HTTPRoute": "httproutes",
     "Gateway": "gateways",
+    "Node": "nodes",
 }
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _TIMEOUT_SECONDS = 30
+_PAGE = 200
+_NODES_SECONDS = 60.0
 
 
 class KubernetesCluster:
@@ -65,6 +73,7 @@ class KubernetesCluster:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        self._nodes: tuple[float, Sequence[Manifest]] = (0.0, ())  # good until
 
     @classmethod
     async def connect(cls) -> KubernetesCluster:
@@ -91,6 +100,34 @@ class KubernetesCluster:
         found = await self._found("GET", path, {"labelSelector": selector})
         # Items of a list carry no type of their own.
         return [{"apiVersion": api_version, "kind": kind, **item} for item in (found or {}).get("items", [])]
+
+    async def events_about(self, about: Ref) -> Sequence[Manifest]:
+        query = {"fieldSelector": f"involvedObject.kind={about.kind},involvedObject.uid={about.uid}"}
+        found = await self._found("GET", _path(Ref("v1", "Event", about.namespace, "")), query)
+        items: Sequence[Manifest] = (found or {}).get("items", [])
+        return items
+
+    async def nodes(self) -> Sequence[Manifest]:
+        """Remembered for a minute: a cluster may have thousands, and of each only what it offers is kept."""
+        now = time.monotonic()
+        if now >= self._nodes[0]:
+            try:
+                self._nodes = (now + _NODES_SECONDS, [node async for node in self._pages_of_nodes()])
+            except ClusterError as error:
+                if error.code != 403:
+                    raise
+                return []
+        return self._nodes[1]
+
+    async def _pages_of_nodes(self) -> AsyncIterator[Manifest]:
+        query = {"limit": str(_PAGE)}
+        while True:
+            page = await self._request("GET", _path(Ref("v1", "Node", "", "")), query)
+            for node in page.get("items", []):
+                yield _offer(node)
+            query["continue"] = page.get("metadata", {}).get("continue", "")
+            if not query["continue"]:
+                return
 
     async def serves(self, api_version: str) -> bool:
         return await self._found("GET", f"/apis/{api_version}") is not None
@@ -162,6 +199,11 @@ class KubernetesCluster:
         if not 200 <= response.status <= 299:
             raise ClusterError(response.status, str(parsed.get("message") or text or response.reason))
         return parsed
+
+
+def _offer(node: Manifest) -> Manifest:
+    allocatable = node.get("status", {}).get("allocatable", {})
+    return {"spec": {"unschedulable": node["spec"].get("unschedulable")}, "status": {"allocatable": allocatable}}
 
 
 def _parsed(text: str) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from mizzen_api.workload import Progress
@@ -15,6 +16,14 @@ class Cluster(Protocol):
     async def get(self, ref: Ref) -> Manifest | None: ...
 
     async def list(self, api_version: str, kind: str, namespace: str, labels: dict[str, str]) -> list[Manifest]: ...
+
+    async def events_about(self, about: Ref) -> Sequence[Manifest]:
+        """What others said about this very object."""
+        ...
+
+    async def nodes(self) -> Sequence[Manifest]:
+        """All nodes; none where the operator may not look at them."""
+        ...
 
     async def serves(self, api_version: str) -> bool:
         """Whether the API server knows the group and version."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
 from mizzen_api import Dataset, ModelService, SearchJob, TrainingJob
+from mizzen_api.accelerators import CPU
 from mizzen_api.contract import API_VERSION, ARTIFACTS_CLAIM, LABEL_KIND, LABEL_NAME, ROLE_HEAD, ROLE_MATERIALIZE
-from mizzen_api.workload import Progress
+from mizzen_api.workload import Progress, WorkloadConfig
 from mizzen_operator import names, trouble, views
 from mizzen_operator.children.httproute import API_VERSION as ROUTE_API
 from mizzen_operator.interfaces import Cluster, Registry, Workloads
-from mizzen_operator.observed import GatewayView, ModelAnswer, Observed, PodView, RouteView, Traffic
+from mizzen_operator.observed import GatewayView, JobView, ModelAnswer, Observed, PodView, RouteView, Traffic
 from mizzen_operator.plan import Key, Manifest, Memory, RayJob, Ref, Resource
+from mizzen_operator.planners import inputs
 from mizzen_operator.planners.dataset import reference_name
 from mizzen_operator.settings import Settings
 
@@ -81,20 +83,45 @@ class Observer:
         meta = job.metadata
         jobs = await self._children(job, "batch/v1", "Job")
         pods = await self._pods(job)
-        config = await self._child(job, "ConfigMap", names.config(job.kind, meta.name))
+        found = await self._child(job, "ConfigMap", names.config(job.kind, meta.name))
+        config = views.config(found) if found else None
         token = await self._child(job, "Secret", names.token(job.kind, meta.name))
         dataset = await self.resource(Key("Dataset", meta.namespace, job.spec.dataset_ref.name))
+        pinned = config if config is not None and config.uid == meta.uid else None
         return Observed(
             dataset=dataset if isinstance(dataset, Dataset) else None,
             search_job=await self._search_job(job),
-            config=views.config(config) if config else None,
-            jobs=tuple(map(views.job, jobs)),
+            config=config,
+            jobs=tuple([await self._refused(views.job(each), pods) for each in jobs]),
             pods=pods,
             progress=await self._progress(pods, ROLE_HEAD),
             has_token=token is not None,
             fresh_token=secrets.token_hex(32),
             has_claim=await self._claim(meta.namespace),
+            code=await self._code(job),
+            offers=await self._offers(job, pinned),
+            models=await self._resolve(inputs.model_uris(job) - set(pinned.resolved_uris if pinned else ())),
         )
+
+    async def _refused(self, job: JobView, pods: tuple[PodView, ...]) -> JobView:
+        """With the reason why pods are missing, which a Job's controller tells in events alone."""
+        alive = sum(pod.job == job.ref.uid and pod.phase in {"Pending", "Running"} for pod in pods)
+        if job.ended or job.suspended or alive >= (1 if job.parallelism is None else job.parallelism):
+            return job
+        return replace(job, refusal=views.refusal(await self.cluster.events_about(job.ref)))
+
+    async def _code(self, job: RayJob) -> str | None:
+        name = inputs.code_name(job)
+        found = await self.cluster.get(Ref("v1", "ConfigMap", job.metadata.namespace, name)) if name else None
+        return views.fingerprint(found) if found else None
+
+    async def _offers(self, job: RayJob, pinned: WorkloadConfig | None) -> frozenset[str]:
+        """Asked of the nodes once, when the job begins: afterwards its configuration says what it runs on."""
+        settings = self.settings
+        told = settings.accelerators or settings.watch_namespaces or pinned is not None
+        if told or not isinstance(job, TrainingJob) or job.spec.accelerator == CPU.kind:
+            return frozenset()
+        return views.extended_resources(await self.cluster.nodes())
 
     async def _search_job(self, job: RayJob) -> SearchJob | None:
         if not isinstance(job, TrainingJob) or job.spec.model.search_job_ref is None:
@@ -159,5 +186,10 @@ class Observer:
         return views.route(found) if found else None
 
     async def _models(self, service: ModelService) -> dict[str, ModelAnswer]:
-        uris = sorted({p.model.uri for p in (service.spec.predictor, *(c.predictor for c in service.spec.canary))})
-        return dict(zip(uris, await asyncio.gather(*map(self.registry.resolve, uris)), strict=True))
+        return await self._resolve(
+            {p.model.uri for p in (service.spec.predictor, *(c.predictor for c in service.spec.canary))}
+        )
+
+    async def _resolve(self, uris: set[str]) -> dict[str, ModelAnswer]:
+        ordered = sorted(uris)
+        return dict(zip(ordered, await asyncio.gather(*map(self.registry.resolve, ordered)), strict=True))

@@ -13,6 +13,14 @@ from mizzen_operator.plan import Memory, Ref
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """The API server's words when it last refused a pod: a quota, an admission rule."""
+
+    message: str
+    at: datetime | None = None
+
+
+@dataclass(frozen=True)
 class JobView:
     ref: Ref
     role: str = ""
@@ -24,6 +32,10 @@ class JobView:
     message: str = ""
     backoff_limit: int | None = None
     deadline: int | None = None
+    parallelism: int | None = None
+    asked: int | None = None  # workers that the operator last asked for; Kueue may have admitted fewer
+    suspended: bool = False
+    refusal: Refusal | None = None  # of pods that could not be created
 
     @property
     def ended(self) -> bool:
@@ -48,6 +60,7 @@ class PodView:
     termination: str = ""  # last termination message, whether the container was started again or not
     terminated: str = ""  # the kubelet's word for how it ended, for example OOMKilled
     exit_code: int | None = None
+    ended_at: datetime | None = None  # the last time that the container ended
     model_uri: str = ""
 
     @property
@@ -133,6 +146,8 @@ class Observed:
     has_token: bool = False
     fresh_token: str = ""  # for the Secret, should it have to be made
     has_claim: bool = False
+    code: str | None = None  # fingerprint of the user's Python files; None where their ConfigMap is not there
+    offers: frozenset[str] = frozenset()  # extended resources of the cluster's nodes
     gateway_api: bool = True
     gateway: GatewayView | None = None
     route: RouteView | None = None

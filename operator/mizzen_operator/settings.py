@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mizzen_api import contract
+from mizzen_api.accelerators import RESOURCES
+from mizzen_operator.errors import ConfigurationError
+from mizzen_operator.plan import Manifest
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An accelerator that the cluster has, as the chart's values say: where its nodes are and what they ask of pods."""
+
+    resource: str
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Manifest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -22,6 +35,7 @@ class Settings:
     gateway: str = ""  # namespace/name
     watch_namespaces: tuple[str, ...] = ()
     pod_ip: str = "127.0.0.1"
+    accelerators: tuple[Offer, ...] = ()  # empty: the nodes are asked
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -37,6 +51,7 @@ class Settings:
             gateway=env.get(contract.ENV_GATEWAY, ""),
             watch_namespaces=tuple(name for name in (part.strip() for part in namespaces.split(",")) if name),
             pod_ip=env.get(contract.ENV_POD_IP) or cls.pod_ip,
+            accelerators=_offers(env.get(contract.ENV_ACCELERATORS) or "[]"),
         )
 
     @property
@@ -47,3 +62,18 @@ class Settings:
     def run_uri(self, namespace: str, kind: str, name: str, uid: str) -> str:
         """Folder of one resource's checkpoints."""
         return f"{self.artifacts_uri.rstrip('/')}/runs/{namespace}/{kind.lower()}/{name}/{uid}"
+
+
+def _offers(text: str) -> tuple[Offer, ...]:
+    """ConfigurationError for a resource that no row of the table of accelerators has."""
+    try:
+        entries = [
+            (each["resource"], each.get("nodeSelector", {}), each.get("tolerations", [])) for each in json.loads(text)
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigurationError(f"the chart's value accelerators cannot be read ({error!r}): {text}") from error
+    for resource, _, _ in entries:
+        if resource not in RESOURCES:
+            known = ", ".join(sorted(RESOURCES))
+            raise ConfigurationError(f"the chart's value accelerators names {resource!r}, which is none of {known}")
+    return tuple(Offer(resource, dict(selector), tuple(tolerations)) for resource, selector, tolerations in entries)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mizzen_api.workload import Progress
@@ -51,6 +51,14 @@ class InMemoryCluster:
             and found["metadata"]["namespace"] == namespace
             and labels.items() <= found["metadata"].get("labels", {}).items()
         ]
+
+    async def events_about(self, about: Ref) -> Sequence[Manifest]:
+        self._maybe_fail()
+        return [copy.deepcopy(e) for e in self.all("Event") if e["involvedObject"].get("uid") == about.uid]
+
+    async def nodes(self) -> Sequence[Manifest]:
+        self._maybe_fail()
+        return [copy.deepcopy(node) for node in self.all("Node")]
 
     async def serves(self, api_version: str) -> bool:
         return api_version in self.api_versions

@@ -8,7 +8,8 @@ from typing import Any
 
 from mizzen_api import contract
 from mizzen_api.workload import WorkloadConfig
-from mizzen_operator.observed import DeploymentView, GatewayView, JobView, PodView, RouteView, ServiceView
+from mizzen_operator.children.meta import stable_hash
+from mizzen_operator.observed import DeploymentView, GatewayView, JobView, PodView, Refusal, RouteView, ServiceView
 from mizzen_operator.plan import Manifest, Ref
 
 
@@ -27,6 +28,9 @@ def job(manifest: Manifest) -> JobView:
         message=failed.get("message", ""),
         backoff_limit=manifest["spec"].get("backoffLimit"),
         deadline=manifest["spec"].get("activeDeadlineSeconds"),
+        parallelism=manifest["spec"].get("parallelism"),
+        asked=int(annotations[contract.ANNOTATION_WORKERS]) if contract.ANNOTATION_WORKERS in annotations else None,
+        suspended=bool(manifest["spec"].get("suspend")),
     )
 
 
@@ -53,6 +57,7 @@ def pod(manifest: Manifest) -> PodView:
         termination=ended.get("message", "") or status.get("message", ""),
         terminated=ended.get("reason", "") or status.get("reason", ""),
         exit_code=ended.get("exitCode"),
+        ended_at=_moment(ended.get("finishedAt")),
         model_uri=_annotations(manifest).get(contract.ANNOTATION_MODEL_URI, ""),
     )
 
@@ -103,6 +108,38 @@ def config(manifest: Manifest) -> WorkloadConfig | None:
         return WorkloadConfig.model_validate_json(manifest.get("data", {}).get(contract.CONFIG_FILE, ""))
     except ValueError:
         return None
+
+
+def refusal(events: Iterable[Manifest]) -> Refusal | None:
+    """The newest word of a Job's controller on pods that it could not create."""
+    failed = [event for event in events if event.get("reason") == "FailedCreate"]
+    if not failed:
+        return None
+    newest = max(failed, key=_last_seen)
+    message = str(newest.get("message", "")).removeprefix("Error creating: ")
+    return Refusal(message, _moment(_last_seen(newest) or None))
+
+
+def _last_seen(event: Manifest) -> str:
+    """Events of the new kind have an eventTime, or a series; those of old a lastTimestamp. All are RFC 3339."""
+    series = (event.get("series") or {}).get("lastObservedTime")
+    return str(series or event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def fingerprint(config_map: Manifest) -> str:
+    """Of the files in a ConfigMap."""
+    return stable_hash([config_map.get("data") or {}, config_map.get("binaryData") or {}])
+
+
+def extended_resources(nodes: Iterable[Manifest]) -> frozenset[str]:
+    """What nodes that take pods offer besides CPU and memory."""
+    return frozenset(
+        name
+        for node in nodes
+        if not node.get("spec", {}).get("unschedulable")
+        for name, amount in (node.get("status", {}).get("allocatable") or {}).items()
+        if "/" in name and amount != "0"
+    )
 
 
 def owned(manifests: Iterable[Manifest], uid: str) -> list[Manifest]:

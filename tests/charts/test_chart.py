@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import helm_python as helm
@@ -9,8 +10,11 @@ import pytest
 import yaml
 
 from mizzen_api import contract
-from mizzen_operator.cluster import PERMISSIONS
+from mizzen_api.accelerators import RESOURCES
+from mizzen_operator.cluster import CLUSTER_PERMISSIONS, PERMISSIONS
+from mizzen_operator.settings import Offer, Settings
 
+CHART = Path(__file__).parents[2] / "charts" / "mizzen"
 EXISTING = {"gateway": {"existing": "infra/shared"}}
 OWN_CLASS = {"gateway": {"className": "cilium", "installCRDs": False}}
 SHAPES: dict[str, dict[str, Any]] = {
@@ -133,7 +137,8 @@ def rights(rules):
 
 def test_the_operator_may_do_what_it_does_and_no_more(render):
     needed = {(group, resource, verb) for group, resource, verbs in PERMISSIONS for verb in verbs}
-    assert rights(named(render(), "ClusterRole", "mizzen-operator")["rules"]) == needed
+    everywhere = {(group, resource, verb) for group, resource, verbs in CLUSTER_PERMISSIONS for verb in verbs}
+    assert rights(named(render(), "ClusterRole", "mizzen-operator")["rules"]) == needed | everywhere
     roles = [m for m in render({"watchNamespaces": ["a"]}) if m["kind"] == "Role"]
     roles = [role for role in roles if "operator" in role["metadata"]["name"]]
     assert set().union(*(rights(role["rules"]) for role in roles)) == needed
@@ -147,6 +152,7 @@ def test_the_operator_may_do_what_it_does_and_no_more(render):
         ({"gateway": {"port": 0}}, "port"),
         ({"operator": {"image": {"digest": "latest"}}}, "digest"),
         ({"artifacts": {"uri": "/data"}}, "uri"),
+        ({"accelerators": [{"resource": "example.com/fpga"}]}, "accelerators"),
         ({"artifacts": {"claim": {"accessMode": "ReadOnlyMany"}}}, "accessMode"),
         ({"mlflow": {"enabled": False}}, "mlflow.trackingUri"),
         ({"gateway": {"traefik": {"enabled": False}}}, "set existing or className"),
@@ -155,6 +161,20 @@ def test_the_operator_may_do_what_it_does_and_no_more(render):
 def test_what_is_wrong_is_refused_by_name(render, values, message):
     with pytest.raises(helm.HelmError, match=message):
         render(values)
+
+
+def test_the_operator_hears_of_accelerators(render):
+    known = json.loads((CHART / "values.schema.json").read_text())["properties"]["accelerators"]["items"]["properties"]
+    assert set(known["resource"]["enum"]) == RESOURCES
+    gpus = {"resource": "nvidia.com/gpu", "nodeSelector": {"pool": "a"}, "tolerations": [{"operator": "Exists"}]}
+    (container,) = next(
+        m["spec"]["template"]["spec"]["containers"]
+        for m in render({"accelerators": [gpus]})
+        if m["kind"] == "Deployment" and m["metadata"]["name"] == "mizzen-operator"
+    )
+    environ = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+    offer = Offer("nvidia.com/gpu", {"pool": "a"}, ({"operator": "Exists"},))
+    assert Settings.from_environment(environ).accelerators == (offer,)
 
 
 def paths(values: Any, prefix: str = "") -> set[str]:

@@ -85,14 +85,16 @@ def finished_search(name: str = "nas") -> SearchJob:
     )
 
 
-def training(name: str = "train", generation: int = 1, **spec: Any) -> TrainingJob:
+def training(
+    name: str = "train", generation: int = 1, labels: dict[str, str] | None = None, **spec: Any
+) -> TrainingJob:
     body = {
         "datasetRef": {"name": "tweets"},
         "model": {"name": "text-bag", "config": {"lr": 0.1}},
         "register": {"name": "tweets"},
         **spec,
     }
-    return TrainingJob.model_validate({"metadata": meta(name, generation), "spec": body})
+    return TrainingJob.model_validate({"metadata": meta(name, generation) | {"labels": labels or {}}, "spec": body})
 
 
 def predictor(uri: str = "models:/tweets@champion", **spec: Any) -> dict[str, Any]:
@@ -157,9 +159,9 @@ def pod(role: str, job: JobView | None = None, **fields: Any) -> PodView:
 # A job as it runs: what the planner itself asked for, seen as existing.
 
 
-def started(job: RayJob, dataset: Dataset | None = None, search_job: SearchJob | None = None) -> Observed:
+def started(job: RayJob, dataset: Dataset | None = None, **seen: Any) -> Observed:
     """The children that a first plan makes, all of them running."""
-    waiting = Observed(dataset=dataset or ready_dataset(), search_job=search_job, fresh_token="t", has_claim=True)
+    waiting = Observed(dataset=dataset or ready_dataset(), fresh_token="t", has_claim=True, **seen)
     plan = decide(job, waiting)
     head = job_view(child(plan, "Job", names.head(job.kind, job.metadata.name)), ROLE_HEAD)
     crew = job_view(child(plan, "Job", names.workers(job.kind, job.metadata.name)), ROLE_WORKERS)
@@ -181,6 +183,8 @@ def job_view(manifest: Manifest, role: str) -> JobView:
         config_hash=annotations.get("mizzen.dev/config-hash", ""),
         backoff_limit=manifest["spec"]["backoffLimit"],
         deadline=manifest["spec"].get("activeDeadlineSeconds"),
+        parallelism=manifest["spec"].get("parallelism"),
+        asked=int(annotations.get("mizzen.dev/workers", 0)) or None,
     )
 
 

@@ -107,6 +107,38 @@ async def test_what_the_cluster_refuses_is_in_the_condition(simulation: Simulati
     await simulation.until(lambda: "exceeded quota" in simulation.condition("Dataset", "tweets", "Ready")["message"])
 
 
+async def test_a_job_on_accelerators_with_code_of_ones_own_and_a_quota(simulation: Simulation) -> None:
+    """Everything that is read besides children: nodes, the user's ConfigMap, events of a Job."""
+    cluster = simulation.cluster
+    node = {"spec": {}, "status": {"allocatable": {"cpu": "8", "amd.com/gpu": "2"}}}
+    cluster.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "namespace": ""}, **node})
+    cluster.create(yaml.safe_load((EXAMPLES / "10-dataset.yaml").read_text()))
+    await simulation.until(lambda: simulation.condition("Dataset", "tweets", "Ready")["status"] == "True")
+    simulation.play = lambda manifest: None
+    spec = {
+        "datasetRef": {"name": "tweets"},
+        "model": {"entrypoint": "net:build"},
+        "code": {"configMapRef": {"name": "net"}},
+        "register": {"name": "m"},
+    }
+    job = {"apiVersion": "mizzen.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "own"}, "spec": spec}
+    cluster.create(job)
+    state = ("TrainingJob", "own", "Succeeded")
+    await simulation.until(lambda: simulation.condition(*state)["reason"] == "CodeNotFound")
+    cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "net"}, "data": {"net.py": "x"}})
+    simulation.loop.enqueue(Key("TrainingJob", "default", "own"))  # nobody watches it: the operator looks again
+    await simulation.until(lambda: simulation.condition(*state)["reason"] == "Pending")
+    workers = cluster.one("Job", "own-train-workers")
+    limits = workers["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits["amd.com/gpu"] == "1"
+    event = {"reason": "FailedCreate", "message": "Error creating: exceeded quota: team"}
+    about = {"kind": "Job", "uid": workers["metadata"]["uid"]}
+    cluster.create({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "involvedObject": about, **event})
+    simulation.loop.enqueue(Key("TrainingJob", "default", "own"))
+    await simulation.until(lambda: simulation.condition(*state)["reason"] == "WorkersPending")
+    assert "exceeded quota: team" in simulation.condition(*state)["message"]
+
+
 async def test_a_missing_gateway_api_does_not_stop_a_service(simulation: Simulation) -> None:
     simulation.cluster.api_versions.remove("gateway.networking.k8s.io/v1")
     simulation.apply(EXAMPLES)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 from mizzen_operator import views
+from mizzen_operator.errors import ConfigurationError
 from mizzen_operator.fetch import parse_traffic
 from mizzen_operator.observed import Found, Missing, Traffic, Unreachable
 from mizzen_operator.registry import FOUND_SECONDS, WAITING_SECONDS, MlflowRegistry
+from mizzen_operator.settings import Offer, Settings
 
 
 def test_traffic_is_summed_over_labels():
@@ -148,3 +152,49 @@ def test_gateways():
     view = views.gateway({"spec": spec, "status": {"addresses": [{"value": "10.0.0.9"}]}})
     assert (view.scheme, view.address, view.port) == ("http", "10.0.0.9", 8000)
     assert views.gateway({"spec": {"listeners": []}}).address == ""
+
+
+def failed_create(message: str, **fields: Any) -> dict[str, Any]:
+    return {"reason": "FailedCreate", "message": f"Error creating: {message}", **fields}
+
+
+def test_the_newest_refusal_of_pods_counts_whatever_the_kind_of_its_event():
+    old = failed_create("old", lastTimestamp="2026-01-01T00:00:00Z")
+    series = failed_create("new", eventTime="2025-01-01T00:00:00Z", series={"lastObservedTime": "2026-01-01T00:00:09Z"})
+    other = {"reason": "SuccessfulCreate", "message": "Created pod", "lastTimestamp": "2027-01-01T00:00:00Z"}
+    found = views.refusal([old, series, other])
+    assert found is not None
+    assert (found.message, found.at) == ("new", datetime(2026, 1, 1, 0, 0, 9, tzinfo=UTC))
+    assert views.refusal([other]) is None
+
+
+def test_what_nodes_offer():
+    def node(allocatable: dict[str, str], **spec: Any) -> dict[str, Any]:
+        return {"spec": spec, "status": {"allocatable": allocatable}}
+
+    nodes = [
+        node({"cpu": "8", "nvidia.com/gpu": "4"}),
+        node({"amd.com/gpu": "0"}),
+        node({"google.com/tpu": "4"}, unschedulable=True),
+        node({}),
+    ]
+    assert views.extended_resources(nodes) == {"nvidia.com/gpu"}
+
+
+def test_files_of_a_config_map_have_a_fingerprint():
+    one = views.fingerprint({"data": {"a.py": "1", "b.py": "2"}, "metadata": {"resourceVersion": "1"}})
+    assert one == views.fingerprint({"data": {"b.py": "2", "a.py": "1"}})
+    assert one != views.fingerprint({"data": {"a.py": "1", "b.py": "3"}})
+
+
+def test_accelerators_of_the_environment():
+    def told(text: str) -> tuple[Offer, ...]:
+        return Settings.from_environment({"MIZZEN_ACCELERATORS": text}).accelerators
+
+    assert told("") == told("[]") == ()
+    assert told('[{"resource": "amd.com/gpu"}]') == (Offer("amd.com/gpu"),)
+    with pytest.raises(ConfigurationError, match=r"names 'example.com/fpga', which is none of amd.com/gpu, "):
+        told('[{"resource": "example.com/fpga"}]')
+    for broken in ("{", '["nvidia.com/gpu"]', '[{"nodeSelector": {}}]'):
+        with pytest.raises(ConfigurationError, match="cannot be read"):
+            told(broken)

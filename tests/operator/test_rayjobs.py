@@ -94,7 +94,7 @@ def test_training_takes_the_winner_of_the_search():
     job = training(model={"searchJobRef": {"name": "nas"}})
     plan = decide(job, Observed(dataset=ready_dataset(), search_job=finished_search()))
     config = json.loads(child(plan, "ConfigMap", "train-train")["data"]["config.json"])
-    assert config["model"] == {"name": "text-transformer", "config": {"lr": 0.1}}
+    assert (config["model"]["name"], config["model"]["config"]) == ("text-transformer", {"lr": 0.1})
     assert config["dataset"]["fingerprint"] == FINGERPRINT
     assert config["ray"]["address"] == "train-train-head.default.svc:6379"
 
@@ -188,7 +188,13 @@ def test_a_lost_head_is_told_while_its_successor_starts():
 
 
 @pytest.mark.parametrize(
-    "edit", [{"trainer": {"epochs": 9}}, {"checkpoint": {"everySteps": 7}}, {"scaling": {"maxWorkers": 5}}]
+    "edit",
+    [
+        {"trainer": {"epochs": 9}},
+        {"checkpoint": {"everySteps": 7}},
+        {"scaling": {"resourcesPerWorker": {"cpu": "2", "memory": "2Gi"}}},
+        {"image": "registry/mine:2"},
+    ],
 )
 def test_an_edit_that_pods_see_starts_them_anew_once_the_old_are_gone(edit):
     job = training()

@@ -24,7 +24,7 @@
   verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create]
+  verbs: [list, create] # list: why a Job's pods cannot be created
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
@@ -41,4 +41,11 @@
 - apiGroups: [gateway.networking.k8s.io]
   resources: [gateways]
   verbs: [get]
+{{- end -}}
+
+{{/* What is of no namespace: an operator that watches some alone does without. Held equal to CLUSTER_PERMISSIONS. */}}
+{{- define "mizzen.operatorClusterRules" -}}
+- apiGroups: [""]
+  resources: [nodes] # which accelerators there are
+  verbs: [list]
 {{- end -}}

@@ -8,6 +8,7 @@ from mizzen_api.meta import Resources
 from mizzen_operator import names
 from mizzen_operator.children.meta import labels, metadata
 from mizzen_operator.children.pods import CONTAINER, Workload, template
+from mizzen_operator.crew import Crew
 from mizzen_operator.plan import Manifest, RayJob, Resource
 from mizzen_operator.settings import Settings
 
@@ -16,6 +17,9 @@ HEAD_REQUESTS = Resources(cpu="100m", memory="512Mi")
 HEAD_LIMITS = Resources(cpu="1", memory="2Gi")
 # Workers come back for as long as the head runs; the head's backoffLimit is what ends a job.
 WORKERS_BACKOFF_LIMIT = 1_000_000
+# Time for a checkpoint just in time. Clouds give notice of 30 s to two minutes before they take a node.
+HEAD_GRACE_SECONDS = 60
+WORKERS_GRACE_SECONDS = 120
 
 
 def materialize_job(dataset: Dataset, run: int, settings: Settings) -> Manifest:
@@ -41,7 +45,7 @@ def _secrets(dataset: Dataset) -> list[SecretKey]:
     return [source.sql.secret_ref for source in dataset.spec.sources if source.sql is not None]
 
 
-def head_job(job: RayJob, config_hash: str, settings: Settings) -> Manifest:
+def head_job(job: RayJob, crew: Crew, config_hash: str, settings: Settings) -> Manifest:
     """The Ray head and the driver. Its restarts resume from the newest checkpoint."""
     workload = Workload(
         command=("mizzen", "search" if job.kind == "SearchJob" else "train"),
@@ -50,11 +54,13 @@ def head_job(job: RayJob, config_hash: str, settings: Settings) -> Manifest:
         config=names.config(job.kind, job.metadata.name),
         token=names.token(job.kind, job.metadata.name),
         artifacts=True,
-        grace_seconds=60,  # time for a checkpoint just in time
+        grace_seconds=HEAD_GRACE_SECONDS,
+        image=crew.image,
+        code=crew.code,
     )
-    annotations = _annotations(job, config_hash)
     name = names.head(job.kind, job.metadata.name)
-    manifest = _job(job, name, contract.ROLE_HEAD, workload, annotations, settings)
+    manifest = _job(job, name, contract.ROLE_HEAD, workload, _annotations(job, config_hash), settings)
+    manifest["metadata"]["labels"] |= queue_labels(job)
     policy = job.spec.run_policy
     manifest["spec"] |= {"backoffLimit": policy.backoff_limit, "podFailurePolicy": _failure_policy()}
     if policy.active_deadline_seconds is not None:
@@ -62,22 +68,39 @@ def head_job(job: RayJob, config_hash: str, settings: Settings) -> Manifest:
     return manifest
 
 
-def workers_job(job: RayJob, count: int, resources: Resources, config_hash: str, settings: Settings) -> Manifest:
-    """As many pods as the job may use. Those that find no room stay pending; the job runs with the others."""
+def workers_job(job: RayJob, crew: Crew, config_hash: str, settings: Settings) -> Manifest:
+    """As many pods as the job may use. Those that find no room stay pending; the job runs with the others.
+
+    It names no completions: no worker ever completes, and parallelism may then change while it runs.
+    """
     workload = Workload(
         command=("mizzen", "ray-worker"),
-        requests=resources,
-        limits=resources,
+        requests=crew.resources,
+        limits=crew.resources,
         restart_policy="OnFailure",
         config=names.config(job.kind, job.metadata.name),
         token=names.token(job.kind, job.metadata.name),
         artifacts=True,
-        grace_seconds=60,
+        grace_seconds=WORKERS_GRACE_SECONDS,
+        image=crew.image,
+        code=crew.code,
+        devices=crew.devices,
     )
     name = names.workers(job.kind, job.metadata.name)
     manifest = _job(job, name, contract.ROLE_WORKERS, workload, _annotations(job, config_hash), settings)
-    manifest["spec"] |= {"parallelism": count, "completions": count, "backoffLimit": WORKERS_BACKOFF_LIMIT}
+    meta = manifest["metadata"]
+    meta["annotations"] = {**meta["annotations"], contract.ANNOTATION_WORKERS: str(crew.most)}
+    if queue := queue_labels(job):
+        meta["labels"] |= queue
+        meta["annotations"][contract.ANNOTATION_QUEUE_LEAST] = str(crew.least)
+    manifest["spec"] |= {"parallelism": crew.most, "backoffLimit": WORKERS_BACKOFF_LIMIT}
     return manifest
+
+
+def queue_labels(job: RayJob) -> dict[str, str]:
+    """Kueue's labels on the resource: both Jobs carry them, so that Kueue holds them back until there is quota."""
+    given = job.metadata.labels
+    return {key: given[key] for key in (contract.LABEL_QUEUE, contract.LABEL_QUEUE_PRIORITY) if key in given}
 
 
 def _annotations(job: RayJob, config_hash: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from mizzen_api import contract
 from mizzen_api.meta import Resources
+from mizzen_operator.crew import Devices
 from mizzen_operator.plan import Manifest
 from mizzen_operator.settings import Settings
 
@@ -29,6 +30,9 @@ class Workload:
     port: int | None = None
     probes: Manifest = field(default_factory=dict)
     grace_seconds: int = 30
+    image: str = ""  # in place of the runtime image
+    code: str = ""  # ConfigMap of the user's Python files
+    devices: Devices = field(default_factory=Devices)
 
 
 def template(workload: Workload, labels: dict[str, str], annotations: dict[str, str], settings: Settings) -> Manifest:
@@ -36,6 +40,7 @@ def template(workload: Workload, labels: dict[str, str], annotations: dict[str, 
     return {
         "metadata": {"labels": labels, "annotations": annotations},
         "spec": {
+            **_placement(workload.devices),
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "restartPolicy": workload.restart_policy,
@@ -55,10 +60,13 @@ def template(workload: Workload, labels: dict[str, str], annotations: dict[str, 
 def _container(workload: Workload, settings: Settings) -> Manifest:
     container: Manifest = {
         "name": CONTAINER,
-        "image": settings.runtime_image,
+        "image": workload.image or settings.runtime_image,
         "command": list(workload.command),
         "env": _environment(workload, settings),
-        "resources": {"requests": workload.requests.to_wire(), "limits": workload.limits.to_wire()},
+        "resources": {
+            "requests": _amounts(workload.requests, workload.devices),
+            "limits": _amounts(workload.limits, workload.devices),
+        },
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -74,6 +82,22 @@ def _container(workload: Workload, settings: Settings) -> Manifest:
     return container
 
 
+def _amounts(resources: Resources, devices: Devices) -> dict[str, str]:
+    amounts = {"cpu": resources.cpu, "memory": resources.memory}
+    if devices.count and devices.row.resource:
+        amounts[devices.row.resource] = str(devices.count)
+    return {name: amount for name, amount in amounts.items() if amount is not None}
+
+
+def _placement(devices: Devices) -> Manifest:
+    """Clusters keep other pods off nodes with accelerators by a taint with the resource's name."""
+    if not devices.count or not devices.row.taint:
+        return {}
+    taint = {"key": devices.row.taint, "operator": "Exists", "effect": "NoSchedule"}
+    selector = {"nodeSelector": dict(devices.node_selector)} if devices.node_selector else {}
+    return {"tolerations": [taint, *devices.tolerations], **selector}
+
+
 def _environment(workload: Workload, settings: Settings) -> list[Manifest]:
     def field_of(name: str, path: str) -> Manifest:
         return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
@@ -86,6 +110,10 @@ def _environment(workload: Workload, settings: Settings) -> list[Manifest]:
     if workload.token:
         values[contract.ENV_RAY_AUTH_MODE] = "token"
         values[contract.ENV_RAY_AUTH_TOKEN_PATH] = f"{contract.RAY_TOKEN_DIR}/{contract.RAY_TOKEN_FILE}"
+    if workload.code:
+        values["PYTHONPATH"] = contract.CODE_DIR
+    if workload.devices.count:
+        values |= workload.devices.row.environment
     return [
         field_of(contract.ENV_POD_IP, "status.podIP"),
         field_of(contract.ENV_POD_NAME, "metadata.name"),
@@ -100,10 +128,15 @@ def _mounts(workload: Workload, settings: Settings) -> list[tuple[Manifest, Mani
     if workload.config:
         volume = {"name": "config", "configMap": {"name": workload.config}}
         pairs.append((volume, {"name": "config", "mountPath": contract.CONFIG_DIR, "readOnly": True}))
+    if workload.code:
+        volume = {"name": "code", "configMap": {"name": workload.code}}
+        pairs.append((volume, {"name": "code", "mountPath": contract.CODE_DIR, "readOnly": True}))
     if workload.token:
         volume = {"name": "ray-token", "secret": {"secretName": workload.token, "defaultMode": 0o440}}
         pairs.append((volume, {"name": "ray-token", "mountPath": contract.RAY_TOKEN_DIR, "readOnly": True}))
-        # Ray's object store is shared memory; the 64 MiB that a container gets by default do not do.
+        # Ray's object store and the snapshots of a training are shared memory; the 64 MiB that a container gets by
+        # default do not do. The volume lives as long as the pod: snapshots survive a container that is killed. What is
+        # in it counts as memory of the pod, and the pod's limit bounds it.
         memory = {"name": "shm", "emptyDir": {"medium": "Memory"}}
         pairs.append((memory, {"name": "shm", "mountPath": "/dev/shm"}))  # noqa: S108
     for number, (name, key) in enumerate(workload.secrets):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mizzen_api.conditions import USER_ERRORS, Reason
+from mizzen_api.contract import ROLE_MATERIALIZE
 from mizzen_api.workload import Progress
 from mizzen_operator.observed import JobView, Observed, PodView
 
@@ -58,13 +59,18 @@ def _unreadable(pod: PodView | None) -> str:
     return f"The Job is complete, yet {what}{said}: delete this resource and create it again"
 
 
-def last_words(pod: PodView) -> str:
-    """Why the pod ended: its report, else the end of its log, else how the kubelet saw it die."""
+def last_words(pod: PodView, resources: str = "") -> str:
+    """Why the pod ended: its report, else the end of its log, else how the kubelet saw it die.
+
+    `resources` is the field of the spec that sets the pod's memory; empty where none does.
+    """
     progress = pod.progress
     if progress is not None:
         return progress.message
     if pod.terminated == "OOMKilled":
-        return f"pod {pod.name} ran out of memory (OOMKilled): give it more in resources"
+        field = resources or ("resources" if pod.role == ROLE_MATERIALIZE else "")
+        mend = f": raise {field}.memory" if field else ""
+        return f"pod {pod.name} ran out of memory (OOMKilled){mend}"
     if pod.termination.strip():
         return pod.termination.strip()
     if pod.exit_code is not None:

@@ -2,55 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from mizzen_api import Dataset
+from mizzen_api import SearchJob, TrainingJob
 from mizzen_api.conditions import ConditionType, Reason
-from mizzen_api.contract import ROLE_HEAD, ROLE_WORKERS
-from mizzen_api.meta import Resources
-from mizzen_api.workload import Progress, RayCluster, ResolvedDataset, ResolvedModel, WorkloadConfig
+from mizzen_api.contract import ROLE_HEAD
+from mizzen_api.meta import Status
+from mizzen_api.searchjob import SearchJobSpec
+from mizzen_api.trainingjob import TrainingJobSpec, TrainingJobStatus
+from mizzen_api.workload import Progress, RayCluster, WorkloadConfig
 from mizzen_operator import names
 from mizzen_operator.children.claim import artifacts_claim
 from mizzen_operator.children.configmap import configmap
-from mizzen_operator.children.job import head_job, workers_job
+from mizzen_operator.children.job import head_job, queue_labels, workers_job
 from mizzen_operator.children.meta import stable_hash
 from mizzen_operator.children.secret import ray_token
 from mizzen_operator.children.service import head_service
-from mizzen_operator.observed import Observed, PodView
+from mizzen_operator.crew import Crew
+from mizzen_operator.observed import Observed
 from mizzen_operator.plan import Event, Manifest, Patch, Plan, RayJob, Ref
 from mizzen_operator.planners.conditions import Truth, events_of, rfc3339, with_condition
-from mizzen_operator.planners.failures import Outcome, last_words, outcome, stuck
+from mizzen_operator.planners.failures import Outcome, outcome
+from mizzen_operator.planners.inputs import Inputs, Waiting
+from mizzen_operator.planners.news import news
+from mizzen_operator.planners.raystate import Scene, state
 from mizzen_operator.settings import Settings
 
 PROGRESS_INTERVAL = 3.0
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """An input is not there yet."""
-
-    reason: Reason
-    message: str
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What the job runs on. Fixed at its start: later versions of the Dataset do not change it."""
-
-    dataset: ResolvedDataset
-    model: ResolvedModel | None = None
-
-
-@dataclass(frozen=True)
-class Crew:
-    """The workers."""
-
-    most: int
-    least: int
-    resources: Resources
 
 
 @dataclass(frozen=True)
@@ -63,7 +44,7 @@ class RayPlanner:
     settings: Settings
     crew: Crew
     inputs: Inputs | Waiting
-    absorb: Callable[[Progress | None], dict[str, Any]]
+    absorb: Callable[[Inputs | None, Progress | None], dict[str, Any]]
 
     def plan(self) -> Plan:
         if self._finished:
@@ -76,7 +57,7 @@ class RayPlanner:
             message = "No pods run: set runPolicy.suspend to false to resume from the newest checkpoint"
             return self._unknown(Reason.SUSPENDED, message, delete=tuple(job.ref for job in self.observed.jobs))
         if isinstance(self.inputs, Waiting):
-            return self._unknown(self.inputs.reason, self.inputs.message)
+            return self._unknown(self.inputs.reason, self.inputs.message, look_again=self.inputs.look_again)
         return self._run(self.inputs)
 
     # While it runs
@@ -90,98 +71,66 @@ class RayPlanner:
         if self.observed.head is None and self._lingering():
             message = "Waiting for the pods of the previous run to end"
             return self._unknown(Reason.PENDING, message, look_again=PROGRESS_INTERVAL)
-        reason, message = self._first_that_applies()
+        reason, message = state(Scene(self.job, self.observed, self.crew, self.now))
         facts = {
             "dataset_fingerprint": inputs.dataset.fingerprint,
             "start_time": self.job.status.start_time or rfc3339(self.now),
-            **self.absorb(self.observed.progress),
+            **self.absorb(inputs, self.observed.progress),
         }
         return self._unknown(
             reason,
             message,
             apply=self._children(inputs, wanted),
-            patch=self._policy_patch(),
+            patch=self._patches(),
+            delete=self._to_be_queued_again(),
             look_again=PROGRESS_INTERVAL,
             **facts,
         )
-
-    def _first_that_applies(self) -> tuple[Reason, str]:
-        """The most telling of what can be said about a job that has not ended."""
-        rules = (
-            self._being_created,
-            self._head_stuck,
-            self._workers_missing,
-            self._head_failed_before,
-            self._head_starting,
-            self._running,
-        )
-        return next(said for said in (rule() for rule in rules) if said is not None)
-
-    def _being_created(self) -> tuple[Reason, str] | None:
-        return None if self.observed.head else (Reason.PENDING, "The pods are being created")
-
-    def _head_stuck(self) -> tuple[Reason, str] | None:
-        why = stuck(self._current(ROLE_HEAD))
-        return (Reason.PENDING, f"The head waits: {why}") if why else None
-
-    def _workers_missing(self) -> tuple[Reason, str] | None:
-        workers = self._current(ROLE_WORKERS)
-        placed = sum(pod.scheduled and pod.phase in {"Pending", "Running"} for pod in workers)
-        why = stuck(workers)
-        if placed >= self.crew.least or not why:
-            return None
-        return Reason.WORKERS_PENDING, f"{placed} of at least {self.crew.least} workers have a place: {why}"
-
-    def _head_failed_before(self) -> tuple[Reason, str] | None:
-        failed = [pod for pod in self._current(ROLE_HEAD) if pod.phase == "Failed"]
-        if not failed or self.observed.progress is not None:
-            return None
-        limit = self.job.spec.run_policy.backoff_limit
-        return Reason.RUNNING, f"Attempt {len(failed) + 1} of {limit + 1}; the last failed: {last_words(failed[-1])}"
-
-    def _head_starting(self) -> tuple[Reason, str] | None:
-        if any(pod.phase == "Running" for pod in self._current(ROLE_HEAD)):
-            return None
-        return Reason.PENDING, "The head is starting"
-
-    def _running(self) -> tuple[Reason, str] | None:
-        progress = self.observed.progress
-        if progress is None or progress.message:
-            return Reason.RUNNING, progress.message if progress else "Running"
-        done = [part.progress_percentage for part in (progress.search,) if part]
-        done += [part.trainer_status.progress_percentage for part in (progress.training,) if part]
-        return Reason.RUNNING, f"{done[0]} % done" if done else "Running"
-
-    def _current(self, role: str) -> tuple[PodView, ...]:
-        job = self.observed.job(role)
-        return self.observed.pods_of_job(job) if job else ()
 
     def _lingering(self) -> bool:
         """Pods of deleted Jobs still run: two heads must not write to the same checkpoints."""
         jobs = {job.ref.uid for job in self.observed.jobs}
         return any(pod.job not in jobs and pod.phase in {"Pending", "Running"} for pod in self.observed.pods)
 
-    def _policy_patch(self) -> tuple[Patch, ...]:
-        """Of a Job that exists only the run policy may change; everything else starts it anew."""
-        head, policy = self.observed.head, self.job.spec.run_policy
-        if head is None:
-            return ()
-        wanted = {"backoffLimit": policy.backoff_limit, "activeDeadlineSeconds": policy.active_deadline_seconds}
-        present = {"backoffLimit": head.backoff_limit, "activeDeadlineSeconds": head.deadline}
-        changed = {name: value for name, value in wanted.items() if value != present[name]}
-        return (Patch(head.ref, {"spec": changed}),) if changed else ()
+    def _patches(self) -> tuple[Patch, ...]:
+        """Of Jobs that exist the run policy and the number of workers may change; everything else starts them anew."""
+        head, workers, policy = self.observed.head, self.observed.workers, self.job.spec.run_policy
+        found = []
+        if head is not None:
+            wanted = {"backoffLimit": policy.backoff_limit, "activeDeadlineSeconds": policy.active_deadline_seconds}
+            present = {"backoffLimit": head.backoff_limit, "activeDeadlineSeconds": head.deadline}
+            changed = {name: value for name, value in wanted.items() if value != present[name]}
+            found += [Patch(head.ref, {"spec": changed})] if changed else []
+        if workers is not None and not self._queued and workers.parallelism != self.crew.most:
+            found.append(Patch(workers.ref, {"spec": {"parallelism": self.crew.most}}))
+        return tuple(found)
+
+    def _to_be_queued_again(self) -> tuple[Ref, ...]:
+        """In a queue the parallelism is Kueue's, which may have admitted fewer: another number is another request."""
+        workers = self.observed.workers
+        return (workers.ref,) if workers and self._queued and workers.asked != self.crew.most else ()
+
+    @property
+    def _queued(self) -> bool:
+        return bool(queue_labels(self.job))
 
     # Children
 
     def _config_hash(self, inputs: Inputs) -> str:
-        """Over what the pods do. Defaults are left out, so that a new field of the API restarts nothing."""
-        spec = self.job.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"run_policy"})
+        """Over what the pods do. Defaults are left out, so that a new field of the API restarts nothing.
+
+        How many workers there are is not in it: they come and go while the head runs on.
+        """
+        left_out: dict[str, Any] = {"run_policy": True, "scaling": {"min_workers", "max_workers"}}
+        spec = self.job.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=left_out)
+        spec = {name: value for name, value in spec.items() if value != {}}
         model = inputs.model.to_wire() if inputs.model else None
-        return stable_hash([spec, inputs.dataset.fingerprint, model])
+        on_top = [part for part in (inputs.code, dict(inputs.uris)) if part]
+        return stable_hash([spec, inputs.dataset.fingerprint, model, *on_top])
 
     def _config(self, inputs: Inputs) -> WorkloadConfig:
         meta = self.job.metadata
-        spec = "search_spec" if self.job.kind == "SearchJob" else "training_spec"
+        search = isinstance(self.job, SearchJob)
         address = names.head_address(self.job.kind, meta.name, meta.namespace)
         return WorkloadConfig.model_validate(
             {
@@ -193,9 +142,13 @@ class RayPlanner:
                 "artifacts_uri": self.settings.artifacts_uri,
                 "run_uri": self.settings.run_uri(meta.namespace, self.job.kind, meta.name, meta.uid),
                 "mlflow_uri": self.settings.mlflow_uri,
-                spec: self.job.spec,
+                "search_spec": self.job.spec if search else None,
+                "training_spec": None if search else _with_versions(self.job.spec, inputs.uris),
                 "dataset": inputs.dataset,
                 "model": inputs.model,
+                "accelerator": inputs.accelerator,
+                "code_fingerprint": inputs.code,
+                "resolved_uris": dict(inputs.uris),
                 "ray": RayCluster(address=address, workers=self.crew.most),
             }
         )
@@ -210,12 +163,8 @@ class RayPlanner:
             *(() if observed.has_token else (ray_token(job, observed.fresh_token),)),
             configmap(job, name, ROLE_HEAD, self._config(inputs), config_hash),
             head_service(job),
-            *(() if observed.head else (head_job(job, config_hash, settings),)),
-            *(
-                ()
-                if observed.workers
-                else (workers_job(job, self.crew.most, self.crew.resources, config_hash, settings),)
-            ),
+            *(() if observed.head else (head_job(job, self.crew, config_hash, settings),)),
+            *(() if observed.workers else (workers_job(job, self.crew, config_hash, settings),)),
         )
 
     # The end
@@ -232,7 +181,7 @@ class RayPlanner:
             "conditions": conditions,
             "observed_generation": self.job.metadata.generation,
             "completion_time": rfc3339(self.now),
-            **self.absorb(end.progress),
+            **self.absorb(None, end.progress),
         }
         return Plan(
             delete=self._workers(),
@@ -260,9 +209,10 @@ class RayPlanner:
     def _edit_is_harmless(self) -> bool:
         """Only the run policy changed, which the pods do not see."""
         config, head = self.observed.config, self.observed.head
-        if config is None or config.dataset is None or head is None:
+        started_with = Inputs.of(config) if config else None
+        if started_with is None or head is None:
             return True
-        return self._config_hash(Inputs(config.dataset, config.model)) == head.config_hash
+        return self._config_hash(started_with) == head.config_hash
 
     def _workers(self) -> tuple[Ref, ...]:
         """The workers' Job ends with the head. The head's stays: its pods hold the log."""
@@ -287,37 +237,22 @@ class RayPlanner:
         conditions = with_condition(self.job, ConditionType.SUCCEEDED, "Unknown", reason, message, self.now)
         changes |= {"conditions": conditions, "observed_generation": self.job.metadata.generation}
         status = self.job.status.model_copy(update=changes)
-        return Plan(apply, patch, delete, status, events_of(self.job, conditions), look_again)
+        return Plan(apply, patch, delete, status, events_of(self.job, conditions) + _news(self.job, status), look_again)
 
 
-def dataset_input(job: RayJob, observed: Observed) -> ResolvedDataset | Waiting:
-    """The version that the job runs on: the one that it began with, else the Dataset's newest."""
-    pinned = pinned_config(job, observed)
-    if pinned is not None and pinned.dataset is not None:
-        return pinned.dataset
-    name, dataset = job.spec.dataset_ref.name, observed.dataset
-    if dataset is None:
-        return Waiting(Reason.DATASET_NOT_FOUND, f"Dataset {name!r} does not exist in this namespace: create it")
-    if not is_ready(dataset) or dataset.status.uri is None or dataset.status.fingerprint is None:
-        ready = dataset.status.condition(ConditionType.READY)
-        why = f": {ready.message}" if ready else ""
-        return Waiting(Reason.DATASET_NOT_READY, f"Dataset {name!r} is not ready{why}")
-    status = dataset.status
-    return ResolvedDataset(
-        name=name, uri=status.uri or "", fingerprint=status.fingerprint or "", version=status.version
-    )
+def _with_versions(spec: SearchJobSpec | TrainingJobSpec, uris: Mapping[str, str]) -> SearchJobSpec | TrainingJobSpec:
+    """The teacher as the job began with it, whatever its alias means by now."""
+    if isinstance(spec, SearchJobSpec) or spec.trainer.distillation is None:
+        return spec
+    teacher = spec.trainer.distillation
+    named = teacher.model_copy(update={"teacher_uri": uris[teacher.teacher_uri]})
+    return spec.model_copy(update={"trainer": spec.trainer.model_copy(update={"distillation": named})})
 
 
-def pinned_config(job: RayJob, observed: Observed) -> WorkloadConfig | None:
-    """The configuration that this very job was started with."""
-    config = observed.config
-    return config if config is not None and config.uid == job.metadata.uid else None
-
-
-def is_ready(dataset: Dataset) -> bool:
-    """Ready, and for the newest spec: a job applied together with an edit waits for the edited data."""
-    ready = dataset.status.condition(ConditionType.READY)
-    return ready is not None and ready.status == "True" and ready.observed_generation == dataset.metadata.generation
+def _news(job: RayJob, status: Status) -> tuple[Event, ...]:
+    if isinstance(job, TrainingJob) and isinstance(status, TrainingJobStatus):
+        return news(job.status.trainer_status, status.trainer_status)
+    return ()
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -8,10 +8,12 @@ from typing import Any
 from mizzen_api import SearchJob
 from mizzen_api.searchjob import Trial
 from mizzen_api.workload import Progress
+from mizzen_operator.crew import Crew
 from mizzen_operator.observed import Observed
 from mizzen_operator.plan import Plan
 from mizzen_operator.planners.conditions import finite
-from mizzen_operator.planners.raycluster import Crew, Inputs, RayPlanner, Waiting, dataset_input
+from mizzen_operator.planners.inputs import Inputs, Waiting, dataset_input
+from mizzen_operator.planners.raycluster import RayPlanner
 from mizzen_operator.settings import Settings
 
 
@@ -19,11 +21,12 @@ def plan(job: SearchJob, observed: Observed, now: datetime, settings: Settings) 
     """Decide what a SearchJob needs next. Pure: the same inputs give the same plan."""
     dataset = dataset_input(job, observed)
     inputs = dataset if isinstance(dataset, Waiting) else Inputs(dataset)
-    crew = Crew(most=job.spec.parallel_trial_count, least=1, resources=job.spec.resources_per_trial)
+    spec = job.spec
+    crew = Crew(spec.parallel_trial_count, 1, spec.resources_per_trial, "resourcesPerTrial")
     return RayPlanner(job, observed, now, settings, crew, inputs, _absorb).plan()
 
 
-def _absorb(progress: Progress | None) -> dict[str, Any]:
+def _absorb(_: Inputs | None, progress: Progress | None) -> dict[str, Any]:
     if progress is None or progress.search is None:
         return {}
     report = progress.search

@@ -7,65 +7,62 @@ from datetime import datetime
 from typing import Any
 
 from mizzen_api import TrainingJob
-from mizzen_api.conditions import ConditionType, Reason
+from mizzen_api.accelerators import CPU, Accelerator, by_vendor
 from mizzen_api.trainingjob import TrainerStatus
-from mizzen_api.workload import Progress, ResolvedModel
+from mizzen_api.workload import Progress
+from mizzen_operator.crew import Crew, Devices
 from mizzen_operator.observed import Observed
 from mizzen_operator.plan import Plan
 from mizzen_operator.planners.conditions import finite
-from mizzen_operator.planners.raycluster import Crew, Inputs, RayPlanner, Waiting, dataset_input, pinned_config
-from mizzen_operator.settings import Settings
+from mizzen_operator.planners.inputs import Inputs, code_name, training_inputs
+from mizzen_operator.planners.raycluster import RayPlanner
+from mizzen_operator.settings import Offer, Settings
 
 
 def plan(job: TrainingJob, observed: Observed, now: datetime, settings: Settings) -> Plan:
     """Decide what a TrainingJob needs next. Pure: the same inputs give the same plan."""
+    inputs = training_inputs(job, observed, settings)
+    crew = _crew(job, by_vendor(inputs.accelerator) if isinstance(inputs, Inputs) else CPU, settings)
+    return RayPlanner(job, observed, now, settings, crew, inputs, _absorb).plan()
+
+
+def _crew(job: TrainingJob, row: Accelerator, settings: Settings) -> Crew:
     scaling = job.spec.scaling
-    crew = Crew(scaling.max_workers, scaling.min_workers, scaling.resources_per_worker)
-    return RayPlanner(job, observed, now, settings, crew, _inputs(job, observed), _absorb).plan()
+    return Crew(
+        most=scaling.max_workers,
+        least=scaling.min_workers,
+        resources=scaling.resources_per_worker,
+        resources_field="scaling.resourcesPerWorker",
+        devices=_devices(row, scaling.resources_per_worker.accelerators, settings),
+        image=job.spec.image or "",
+        code=code_name(job),
+    )
 
 
-def _inputs(job: TrainingJob, observed: Observed) -> Inputs | Waiting:
-    dataset = dataset_input(job, observed)
-    if isinstance(dataset, Waiting):
-        return dataset
-    model = _model(job, observed)
-    return model if isinstance(model, Waiting) else Inputs(dataset, model)
+def _devices(row: Accelerator, count: int | None, settings: Settings) -> Devices:
+    if row is CPU:
+        return Devices()
+    offer = next((offer for offer in settings.accelerators if offer.resource == row.resource), Offer(row.resource))
+    return Devices(row, 1 if count is None else count, offer.node_selector, offer.tolerations)
 
 
-def _model(job: TrainingJob, observed: Observed) -> ResolvedModel | Waiting:
-    """The named model, or the winner of the search as it was when the job began."""
-    source = job.spec.model
-    pinned = pinned_config(job, observed)
-    if pinned is not None and pinned.model is not None:
-        return pinned.model
-    if source.search_job_ref is None:
-        return ResolvedModel(name=source.name or "", config=source.config or {})
-    return _winner(source.search_job_ref.name, observed)
-
-
-def _winner(name: str, observed: Observed) -> ResolvedModel | Waiting:
-    search = observed.search_job
-    if search is None:
-        return Waiting(Reason.SEARCH_JOB_NOT_FOUND, f"SearchJob {name!r} does not exist in this namespace: create it")
-    succeeded = search.status.condition(ConditionType.SUCCEEDED)
-    if succeeded is None or succeeded.status == "Unknown":
-        return Waiting(Reason.SEARCH_JOB_NOT_FINISHED, f"SearchJob {name!r} has not finished yet")
-    trial, family = search.status.current_optimal_trial, search.status.model
-    if succeeded.status == "False" or trial is None or family is None:
-        why = f"SearchJob {name!r} ended without a model to train: {succeeded.message}"
-        return Waiting(Reason.SEARCH_JOB_NOT_FINISHED, f"{why}. Delete it and create it again, mended")
-    return ResolvedModel(name=family, config=trial.parameters)
-
-
-def _absorb(progress: Progress | None) -> dict[str, Any]:
+def _absorb(inputs: Inputs | None, progress: Progress | None) -> dict[str, Any]:
+    """The driver's report as fields of the status. Without inputs the job has ended."""
+    facts: dict[str, Any] = {"accelerator": inputs.accelerator} if inputs else {}
     if progress is None or progress.training is None:
-        return {}
+        return facts
     report = progress.training
     version = report.model_version
-    return {"trainer_status": _clean(report.trainer_status), **({"model_version": version} if version else {})}
+    return {
+        **facts,
+        "trainer_status": _clean(report.trainer_status),
+        **({"model_version": version} if version else {}),
+    }
 
 
 def _clean(trainer: TrainerStatus) -> TrainerStatus:
-    rate = trainer.samples_per_second
-    rate = rate if rate is not None and math.isfinite(rate) else None
-    return trainer.model_copy(update={"metrics": finite(trainer.metrics), "samples_per_second": rate})
+    changes: dict[str, Any] = {"metrics": finite(trainer.metrics)}
+    for name in ("samples_per_second", "seconds_to_recover"):
+        value = getattr(trainer, name)
+        changes[name] = value if value is not None and math.isfinite(value) else None
+    return trainer.model_copy(update=changes)
