@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mizzen.errors import SystemError_, UserError
 from mizzen_api.accelerators import CPU, TABLE, Accelerator, by_vendor, of_kind
 from mizzen_api.conditions import Reason
+from mizzen_api.workload import WorkloadConfig
 
 if TYPE_CHECKING:
     import torch
@@ -109,6 +110,14 @@ def check_precision(row: Accelerator, precision: str, probes: Probes = Probes())
             Reason.INVALID_PARAMETERS,
             f"trainer.precision {precision} does not go with {row.title}: use one of {', '.join(can)}",
         )
+
+
+def granted(config: WorkloadConfig) -> tuple[Accelerator, int]:
+    """What the operator gave each worker's pod: the row, and how many devices; none of them on CPUs."""
+    row = by_vendor(config.accelerator)
+    if row is CPU or config.training_spec is None:
+        return row, 0
+    return row, config.training_spec.scaling.resources_per_worker.accelerators or 1
 
 
 def ray_arguments(row: Accelerator, devices: int) -> list[str]:

@@ -54,6 +54,8 @@ def run_workload(kind: str, work: Work) -> int:
     except Stopped:
         log.info("stopped by SIGTERM")
         return EXIT_STOPPED
+    except PermissionError as error:
+        return _fail(board, forbidden(error), contract.EXIT_USER_ERROR)
     except Exception as error:
         log.exception("failed")
         message = f"{type(error).__name__}: {error}"
@@ -61,6 +63,14 @@ def run_workload(kind: str, work: Work) -> int:
     write_outcome(board.progress)
     log.info("done in %.1f s: %s", time.monotonic() - started, message)
     return EXIT_DONE
+
+
+def forbidden(error: PermissionError) -> UserError:
+    """No retry brings a permission: somebody has to give it. Object stores raise it without a file name."""
+    what = f"{error.strerror}: {error.filename}" if error.filename else str(error) or "permission denied"
+    groups = ", ".join(str(group) for group in sorted(os.getgroups()))
+    mend = f"let user {os.getuid()} (groups {groups}) write to the volume or the bucket of the artifacts"
+    return UserError(Reason.ARTIFACTS_FORBIDDEN, f"{what}: {mend}")
 
 
 def write_outcome(progress: Progress) -> None:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 
+from mizzen.train.accelerators import granted, ray_arguments
 from mizzen.workload import config as configuration
 from mizzen.workload.outcome import EXIT_STOPPED, set_up_logging
 from mizzen.workload.progress import PATH_RAY
@@ -81,7 +82,8 @@ def _stay(host: str, address: str, config: WorkloadConfig, stop: threading.Event
     node = subprocess.Popen(
         [
             sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", f"--node-ip-address={ip}",
-            f"--num-cpus={cpus(config)}", "--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}",
+            f"--num-cpus={cpus(config)}", *ray_arguments(*granted(config)),
+            f"--object-store-memory={OBJECT_STORE_BYTES}",
             "--dashboard-agent-listen-port=0", "--metrics-export-port=0", "--disable-usage-stats", "--block",
         ],
         stdout=subprocess.DEVNULL,

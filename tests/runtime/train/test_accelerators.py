@@ -14,6 +14,7 @@ from mizzen.errors import SystemError_, UserError
 from mizzen.train import accelerators
 from mizzen.train.accelerators import Probes
 from mizzen_api.accelerators import CPU, TABLE, by_vendor
+from mizzen_api.workload import WorkloadConfig
 
 
 def machine(vendor: str = "cpu", devices: int = 0, packages: tuple[str, ...] = (), capability=(9, 0)) -> Probes:
@@ -131,6 +132,24 @@ def test_what_ray_is_told() -> None:
         assert accelerators.ray_options(by_vendor(vendor), 1) == {"resources": {name: 1}}
     assert accelerators.ray_options(by_vendor("nvidia"), 2) == {"num_gpus": 2}
     assert accelerators.ray_options(CPU, 1) == {}
+
+
+def test_what_the_operator_gave_a_pod() -> None:
+    def given(vendor: str, **resources: int) -> tuple[str, int]:
+        spec = {
+            "datasetRef": {"name": "d"},
+            "model": {"name": "text-bag"},
+            "register": {"name": "m"},
+            "scaling": {"resourcesPerWorker": resources},
+        }
+        body = {"kind": "TrainingJob", "namespace": "n", "name": "t", "uid": "u", "artifacts_uri": "file:///a"}
+        config = WorkloadConfig.model_validate(body | {"training_spec": spec, "accelerator": vendor})
+        row, devices = accelerators.granted(config)
+        return row.vendor, devices
+
+    assert given("cpu") == ("cpu", 0)
+    assert given("nvidia") == ("nvidia", 1)
+    assert given("ascend", accelerators=8) == ("ascend", 8)
 
 
 def test_ray_knows_these_resources() -> None:
