@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from mizzen_api.workload import Progress, WorkloadConfig
 
 
 @pytest.fixture
-def termination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def termination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A pod's environment; the file where its last words go."""
     config = WorkloadConfig(kind="Dataset", namespace="n", name="d", uid="u", artifacts_uri=f"file://{tmp_path}")
     (tmp_path / "config.json").write_text(config.model_dump_json(by_alias=True))
@@ -23,7 +25,9 @@ def termination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(contract.ENV_CONFIG, str(tmp_path / "config.json"))
     monkeypatch.setenv(contract.ENV_POD_IP, "127.77.3.1")
     monkeypatch.setenv("MIZZEN_TERMINATION_LOG", str(log))
-    return log
+    before = signal.getsignal(signal.SIGTERM)
+    yield log
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize(
