@@ -50,9 +50,9 @@ def register(registry: kopf.OperatorRegistry, loop: Loop, dependencies: Dependen
 
 
 def needs(key: Key, body: Mapping[str, Any]) -> frozenset[Key]:
-    """The resources that a job names."""
+    """The resources that a job or a Dataset names."""
     spec = body.get("spec") or {}
-    dataset = (spec.get("datasetRef") or {}).get("name")
+    dataset = (spec.get("datasetRef") or (spec.get("drift") or {}).get("datasetRef") or {}).get("name")
     search = ((spec.get("model") or {}).get("searchJobRef") or {}).get("name") if key.kind == "TrainingJob" else None
     found = (("Dataset", dataset), ("SearchJob", search))
     return frozenset(Key(kind, key.namespace, name) for kind, name in found if name)

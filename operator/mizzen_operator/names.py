@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from mizzen_api.contract import PORT_RAY_GCS
 
-_INFIX = {"SearchJob": "search", "TrainingJob": "train"}
+_INFIX = {"Dataset": "data", "SearchJob": "search", "TrainingJob": "train"}
 
 
 def materialize(dataset: str, generation: int, run: int = 0) -> str:
     """Job and ConfigMap of one reading: the first of a generation, or the one of that number on schedule."""
     return f"{dataset}-data-{generation}" + (f"-{run}" if run else "")
+
+
+def materialize_workers(dataset: str, generation: int, run: int = 0) -> str:
+    """Job of the Ray workers of one reading."""
+    return f"{materialize(dataset, generation, run)}-ray"
 
 
 def config(kind: str, name: str) -> str:
@@ -22,7 +27,7 @@ def token(kind: str, name: str) -> str:
 
 
 def head(kind: str, name: str) -> str:
-    """Job and headless Service of the Ray head."""
+    """Job and headless Service of the Ray head; of a Dataset the Service only, one for all readings."""
     return f"{name}-{_INFIX[kind]}-head"
 
 

@@ -10,15 +10,24 @@ from pydantic import ValidationError
 
 from mizzen_api import Dataset, ModelService, SearchJob, TrainingJob
 from mizzen_api.accelerators import CPU
-from mizzen_api.contract import API_VERSION, ARTIFACTS_CLAIM, LABEL_KIND, LABEL_NAME, ROLE_HEAD, ROLE_MATERIALIZE
+from mizzen_api.contract import (
+    API_VERSION,
+    ARTIFACTS_CLAIM,
+    LABEL_KIND,
+    LABEL_NAME,
+    LABEL_ROLE,
+    PORT_HTTP,
+    ROLE_HEAD,
+    ROLE_MATERIALIZE,
+    ROLE_SERVER,
+)
 from mizzen_api.workload import Progress, WorkloadConfig
 from mizzen_operator import names, trouble, views
 from mizzen_operator.children.httproute import API_VERSION as ROUTE_API
 from mizzen_operator.interfaces import Cluster, Registry, Workloads
 from mizzen_operator.observed import GatewayView, JobView, ModelAnswer, Observed, PodView, RouteView, Traffic
 from mizzen_operator.plan import Key, Manifest, Memory, RayJob, Ref, Resource
-from mizzen_operator.planners import inputs
-from mizzen_operator.planners.dataset import reference_name
+from mizzen_operator.planners import inputs, reading
 from mizzen_operator.settings import Settings
 
 MODELS: dict[str, type[Dataset] | type[SearchJob] | type[TrainingJob] | type[ModelService]] = {
@@ -68,12 +77,29 @@ class Observer:
             pods=pods,
             configs=tuple(map(Ref.of, configs)),
             progress=await self._progress(pods, ROLE_MATERIALIZE),
+            has_token=await self._has_token(dataset),
+            fresh_token=secrets.token_hex(32),
             has_claim=await self._claim(dataset.metadata.namespace),
+            servers=await self._servers(dataset),
         )
+
+    async def _has_token(self, dataset: Dataset) -> bool:
+        if dataset.spec.engine == "polars":
+            return False
+        return await self._child(dataset, "Secret", names.token(dataset.kind, dataset.metadata.name)) is not None
+
+    async def _servers(self, dataset: Dataset) -> tuple[str, ...]:
+        """Where the ModelService that drift is measured against answers now, whichever variant it is."""
+        name = reading.service_name(dataset)
+        if name is None:
+            return ()
+        labels = {LABEL_KIND: ModelService.KIND, LABEL_NAME: name, LABEL_ROLE: ROLE_SERVER}
+        pods = [views.pod(found) for found in await self.cluster.list("v1", "Pod", dataset.metadata.namespace, labels)]
+        return tuple(sorted(f"{pod.ip}:{PORT_HTTP}" for pod in pods if pod.ready and pod.ip and not pod.terminating))
 
     async def _reference(self, dataset: Dataset) -> Dataset | None:
         """The other Dataset that drift is measured against, where one is named."""
-        name = reference_name(dataset)
+        name = reading.reference_name(dataset)
         if name is None:
             return None
         found = await self.resource(Key("Dataset", dataset.metadata.namespace, name))

@@ -32,6 +32,7 @@ class JobView:
     message: str = ""
     backoff_limit: int | None = None
     deadline: int | None = None
+    ttl: int | None = None  # ttlSecondsAfterFinished
     parallelism: int | None = None
     asked: int | None = None  # workers that the operator last asked for; Kueue may have admitted fewer
     suspended: bool = False
@@ -146,6 +147,7 @@ class Observed:
     has_token: bool = False
     fresh_token: str = ""  # for the Secret, should it have to be made
     has_claim: bool = False
+    servers: tuple[str, ...] = ()  # host:port of the ModelService's servers that drift is measured against
     code: str | None = None  # fingerprint of the user's Python files; None where their ConfigMap is not there
     offers: frozenset[str] = frozenset()  # extended resources of the cluster's nodes
     gateway_api: bool = True

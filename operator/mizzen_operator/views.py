@@ -28,6 +28,7 @@ def job(manifest: Manifest) -> JobView:
         message=failed.get("message", ""),
         backoff_limit=manifest["spec"].get("backoffLimit"),
         deadline=manifest["spec"].get("activeDeadlineSeconds"),
+        ttl=manifest["spec"].get("ttlSecondsAfterFinished"),
         parallelism=manifest["spec"].get("parallelism"),
         asked=int(annotations[contract.ANNOTATION_WORKERS]) if contract.ANNOTATION_WORKERS in annotations else None,
         suspended=bool(manifest["spec"].get("suspend")),

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from mizzen_api.conditions import ConditionType, Reason
-from mizzen_api.contract import ROLE_MATERIALIZE
-from mizzen_api.workload import DatasetReport, Progress
-from mizzen_operator.observed import Observed
+from mizzen_api.contract import ROLE_MATERIALIZE, ROLE_WORKERS
+from mizzen_api.workload import DatasetReport, Progress, WorkloadConfig
+from mizzen_operator import names
+from mizzen_operator.handlers import needs
+from mizzen_operator.observed import JobView, Observed
+from mizzen_operator.plan import Key
 from tests.operator.builders import (
     NOW,
     SETTINGS,
@@ -25,6 +28,7 @@ from tests.operator.builders import (
     later,
     materializing,
     pod,
+    ref,
     said,
 )
 
@@ -245,12 +249,119 @@ def test_a_reference_that_cannot_be_measured_is_refused_and_not_replaced_by_anot
     assert said(decide(edited(after(mds, plan), drift={}), Observed()), READY)[:2] == ("False", "Materializing")
 
 
-def test_secrets_are_mounted_as_files_and_jobs_may_vanish():
+def test_a_dataset_wakes_when_its_reference_changes():
+    mds = edited(dataset(), drift={"reference": "dataset", "datasetRef": {"name": "golden"}})
+    key = Key("Dataset", "default", "tweets")
+    assert needs(key, mds.to_wire()) == {Key("Dataset", "default", "golden")}
+
+
+def test_suspending_a_dataset_that_has_a_version_leaves_it_ready():
+    mds, observed = ready()
+    mds = edited(mds, suspend=True)
+    plan = decide(mds, observed)
+    status, reason, message = said(plan, READY)
+    assert (status, reason) == ("True", "Suspended")
+    assert message.startswith("Version 1 stays. Suspended")
+    assert {ref.kind for ref in plan.delete} == {"Job", "ConfigMap"}
+    mds = after(mds, plan)
+    assert decide(mds, Observed(), later(60)).status is None
+    assert said(decide(edited(mds, suspend=False), Observed()), READY)[:2] == ("False", "Materializing")
+
+
+def test_secrets_are_mounted_as_files():
     sql = {"query": "select 1", "secretRef": {"name": "warehouse", "key": "dsn"}}
-    mds = edited(dataset(), sources=[{"sql": sql}], ttlSecondsAfterFinished=60)
-    job = child(decide(mds, Observed()), "Job", f"tweets-data-{mds.metadata.generation}")
-    assert job["spec"]["ttlSecondsAfterFinished"] == 60
-    pod_spec = job["spec"]["template"]["spec"]
-    mounts = [mount["mountPath"] for mount in pod_spec["containers"][0]["volumeMounts"]]
-    assert "/etc/mizzen-secrets/warehouse/dsn" in mounts
+    bucket = {"uri": "s3://raw/x.csv", "secretRef": {"name": "bucket"}}
+    mds = edited(dataset(), sources=[{"sql": sql}, bucket, {"sql": {**sql, "secretRef": {"name": "bucket"}}}])
+    pod_spec = child(decide(mds, Observed()), "Job", f"tweets-data-{mds.metadata.generation}")["spec"]["template"][
+        "spec"
+    ]
+    mounts = {mount["mountPath"]: mount for mount in pod_spec["containers"][0]["volumeMounts"]}
+    secrets = {path: mount for path, mount in mounts.items() if path.startswith("/etc/mizzen-secrets/")}
+    assert set(secrets) == {"/etc/mizzen-secrets/warehouse/dsn", "/etc/mizzen-secrets/bucket"}, "one mount for a Secret"
+    assert all(mount["readOnly"] for mount in secrets.values())
     assert "secretKeyRef" not in str(pod_spec), "secrets are files, never environment"
+
+
+def test_a_job_may_go_once_its_report_is_in_the_status():
+    mds = edited(dataset(), ttlSecondsAfterFinished=0)
+    job = child(decide(mds, Observed()), "Job", f"tweets-data-{mds.metadata.generation}")
+    assert "ttlSecondsAfterFinished" not in job["spec"], "else it could go before anybody has read it"
+    ended = ending(materializing(mds), ROLE_MATERIALIZE, report(), complete=True)
+    plan = decide(mds, ended)
+    assert not plan.patch
+    mds = after(mds, plan)
+    (patch,) = decide(mds, ended).patch
+    assert (patch.ref.name, patch.body) == (job["metadata"]["name"], {"spec": {"ttlSecondsAfterFinished": 0}})
+    patched = replace(ended, jobs=tuple(replace(one, ttl=0) for one in ended.jobs))
+    assert not decide(mds, patched).patch
+    assert decide(mds, Observed(has_claim=True)).status is None, "and nothing is read again once it is gone"
+
+
+RAY = {"engine": "ray", "scaling": {"minWorkers": 2, "maxWorkers": 3, "resourcesPerWorker": {"cpu": "4"}}}
+
+
+def on_ray(mds, *workers, run=0):
+    """The pod has said that it works with Ray, and the workers' Job is there where pods of it are given."""
+    observed = replace(materializing(mds, run), has_token=True)
+    observed = replace(observed, progress=Progress(dataset=DatasetReport(engine="ray", progress_percentage=7)))
+    if not workers:
+        return observed
+    name = names.materialize_workers(mds.metadata.name, mds.metadata.generation, run)
+    crew = JobView(ref("Job", name), ROLE_WORKERS)
+    pods = (pod(ROLE_WORKERS, crew, name=f"w{n}", **fields) for n, fields in enumerate(workers))
+    return replace(observed, jobs=(*observed.jobs, crew), pods=(*observed.pods, *pods))
+
+
+def test_with_ray_the_pod_is_the_head_and_workers_come_when_it_asks():
+    mds = edited(dataset(), **RAY)
+    plan = decide(mds, Observed(fresh_token="t"))
+    assert kinds(plan) == ["PersistentVolumeClaim", "Secret", "Service", "ConfigMap", "Job"]
+    service = child(plan, "Service", "tweets-data-head")["spec"]
+    head = child(plan, "Job", "tweets-data-2")["spec"]["template"]
+    assert service["selector"].items() <= head["metadata"]["labels"].items()
+    config = child(plan, "ConfigMap", "tweets-data-2")["data"]["config.json"]
+    assert WorkloadConfig.model_validate_json(config).ray.address == "tweets-data-head.default.svc:6379"
+    mds = after(mds, plan)
+    assert not decide(mds, materializing(mds)).apply, "the pod has not said yet that there is work"
+    plan = decide(mds, on_ray(mds))
+    job = child(plan, "Job", "tweets-data-2-ray")["spec"]
+    assert (job["parallelism"], plan.status.engine) == (3, "ray")
+    container = job["template"]["spec"]["containers"][0]
+    assert container["command"] == ["mizzen", "ray-worker"]
+    assert container["resources"]["limits"]["cpu"] == "4"
+    assert {"config", "ray-token", "shm", "artifacts"} <= {one["name"] for one in job["template"]["spec"]["volumes"]}
+    assert not decide(mds, on_ray(mds, {}, {}, {})).apply
+
+
+def test_auto_makes_no_workers_for_small_sources():
+    mds = edited(dataset(), engine="auto")
+    mds = after(mds, decide(mds, Observed()))
+    small = replace(materializing(mds), has_token=True, progress=Progress(dataset=DatasetReport(engine="polars")))
+    plan = decide(mds, small)
+    assert not plan.apply
+    assert plan.status.engine == "polars"
+    assert kinds(decide(mds, on_ray(mds))) == ["Job"]
+
+
+def test_workers_without_a_place_are_told_and_go_with_the_reading():
+    mds = edited(dataset(), **RAY)
+    mds = after(mds, decide(mds, Observed()))
+    observed = on_ray(mds, {}, {"phase": "Pending", "scheduled": False, "unschedulable": "0/1 nodes: cpu"})
+    plan = decide(mds, observed)
+    assert said(plan, READY)[1] == "WorkersPending"
+    assert "1 of at least 2 workers have a place: pod w1 finds no node: 0/1 nodes: cpu" in said(plan, READY)[2]
+    mds = after(mds, plan)
+    again = decide(mds, observed, later(9))
+    assert said(again, READY)[1] == "WorkersPending", "it goes on being a first reading"
+    assert (again.delete, again.events) == ((), ())
+    plan = decide(mds, ending(observed, ROLE_MATERIALIZE, report(engine="ray"), complete=True))
+    assert said(plan, READY)[0] == "True"
+    assert [one.name for one in plan.delete] == ["tweets-data-2-ray"], "the head's Job keeps its log"
+
+
+def test_a_refresh_brings_workers_of_its_own():
+    mds, observed = ready(**HOURLY, **RAY)
+    mds = after(mds, decide(mds, observed, NOW))
+    due = mds.status.next_refresh_time
+    mds = after(mds, decide(mds, observed, due))
+    assert child(decide(mds, on_ray(mds, run=1), due), "Job", f"tweets-data-{mds.metadata.generation}-1-ray")

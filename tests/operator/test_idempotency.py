@@ -84,9 +84,9 @@ def test_jobs(case: tuple[Any, Observed]) -> None:
 
 
 @settings(deadline=None)
-@given(MESSAGES, ENDS, st.booleans())
-def test_datasets(message: str, end: dict[str, Any], ended: bool) -> None:
-    found = dataset()
+@given(MESSAGES, ENDS, st.booleans(), st.sampled_from(["polars", "ray", "auto"]))
+def test_datasets(message: str, end: dict[str, Any], ended: bool, engine: str) -> None:
+    found = dataset(engine=engine)
     observed = materializing(found)
     check_fixpoint(found, Observed())
     check_fixpoint(found, ending(observed, "materialize", message, **end) if ended else observed)

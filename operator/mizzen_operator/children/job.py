@@ -1,9 +1,8 @@
-"""Jobs: a Dataset's materialisation, and the head and the workers of a Ray cluster."""
+"""Jobs of a SearchJob or TrainingJob: the head and the workers of a Ray cluster."""
 
 from __future__ import annotations
 
-from mizzen_api import Dataset, contract
-from mizzen_api.dataset_sources import SecretKey
+from mizzen_api import contract
 from mizzen_api.meta import Resources
 from mizzen_operator import names
 from mizzen_operator.children.meta import labels, metadata
@@ -20,29 +19,6 @@ WORKERS_BACKOFF_LIMIT = 1_000_000
 # Time for a checkpoint just in time. Clouds give notice of 30 s to two minutes before they take a node.
 HEAD_GRACE_SECONDS = 60
 WORKERS_GRACE_SECONDS = 120
-
-
-def materialize_job(dataset: Dataset, run: int, settings: Settings) -> Manifest:
-    """One Job for each reading of the sources; its version of the data is immutable."""
-    name = names.materialize(dataset.metadata.name, dataset.metadata.generation, run)
-    workload = Workload(
-        command=("mizzen", "data", "materialize"),
-        requests=dataset.spec.resources,
-        limits=dataset.spec.resources,
-        config=name,
-        artifacts=True,
-        secrets=tuple(sorted({(ref.name, ref.key) for ref in _secrets(dataset)})),
-    )
-    annotations = {contract.ANNOTATION_GENERATION: str(dataset.metadata.generation)}
-    job = _job(dataset, name, contract.ROLE_MATERIALIZE, workload, annotations, settings)
-    job["spec"] |= {"backoffLimit": dataset.spec.backoff_limit, "podFailurePolicy": _failure_policy()}
-    if dataset.spec.ttl_seconds_after_finished is not None:
-        job["spec"]["ttlSecondsAfterFinished"] = dataset.spec.ttl_seconds_after_finished
-    return job
-
-
-def _secrets(dataset: Dataset) -> list[SecretKey]:
-    return [source.sql.secret_ref for source in dataset.spec.sources if source.sql is not None]
 
 
 def head_job(job: RayJob, crew: Crew, config_hash: str, settings: Settings) -> Manifest:
@@ -62,7 +38,7 @@ def head_job(job: RayJob, crew: Crew, config_hash: str, settings: Settings) -> M
     manifest = _job(job, name, contract.ROLE_HEAD, workload, _annotations(job, config_hash), settings)
     manifest["metadata"]["labels"] |= queue_labels(job)
     policy = job.spec.run_policy
-    manifest["spec"] |= {"backoffLimit": policy.backoff_limit, "podFailurePolicy": _failure_policy()}
+    manifest["spec"] |= {"backoffLimit": policy.backoff_limit, "podFailurePolicy": failure_policy()}
     if policy.active_deadline_seconds is not None:
         manifest["spec"]["activeDeadlineSeconds"] = policy.active_deadline_seconds
     return manifest
@@ -121,7 +97,7 @@ def _job(
     }
 
 
-def _failure_policy() -> Manifest:
+def failure_policy() -> Manifest:
     """User errors end the Job at once; a drained node does not count against the backoffLimit."""
     return {
         "rules": [

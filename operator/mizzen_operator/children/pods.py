@@ -26,7 +26,7 @@ class Workload:
     config: str = ""  # ConfigMap
     token: str = ""  # Secret of the Ray cluster; makes it a Ray pod
     artifacts: bool = False
-    secrets: tuple[tuple[str, str], ...] = ()  # (Secret, key) that it reads as files
+    secrets: tuple[tuple[str, str], ...] = ()  # (Secret, key) that it reads as files; without a key all of it
     port: int | None = None
     probes: Manifest = field(default_factory=dict)
     grace_seconds: int = 30
@@ -140,10 +140,12 @@ def _mounts(workload: Workload, settings: Settings) -> list[tuple[Manifest, Mani
         memory = {"name": "shm", "emptyDir": {"medium": "Memory"}}
         pairs.append((memory, {"name": "shm", "mountPath": "/dev/shm"}))  # noqa: S108
     for number, (name, key) in enumerate(workload.secrets):
-        items = [{"key": key, "path": key}]
-        volume = {"name": f"secret-{number}", "secret": {"secretName": name, "items": items, "defaultMode": 0o440}}
-        path = f"{contract.SECRETS_DIR}/{name}/{key}"
-        pairs.append((volume, {"name": f"secret-{number}", "mountPath": path, "subPath": key, "readOnly": True}))
+        items = {"items": [{"key": key, "path": key}]} if key else {}
+        volume = {"name": f"secret-{number}", "secret": {"secretName": name, "defaultMode": 0o440, **items}}
+        mount = {"name": f"secret-{number}", "mountPath": f"{contract.SECRETS_DIR}/{name}", "readOnly": True}
+        if key:
+            mount |= {"mountPath": f"{contract.SECRETS_DIR}/{name}/{key}", "subPath": key}
+        pairs.append((volume, mount))
     if workload.artifacts and settings.uses_claim:
         volume = {"name": "artifacts", "persistentVolumeClaim": {"claimName": contract.ARTIFACTS_CLAIM}}
         pairs.append((volume, {"name": "artifacts", "mountPath": contract.ARTIFACTS_DIR}))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from mizzen_api import Dataset
 from mizzen_api.contract import RAY_TOKEN_FILE, ROLE_HEAD
 from mizzen_operator import names
 from mizzen_operator.children.meta import metadata
 from mizzen_operator.plan import Manifest, RayJob
 
 
-def ray_token(job: RayJob, token: str) -> Manifest:
+def ray_token(job: RayJob | Dataset, token: str) -> Manifest:
     """Made once: a new token would lock the running workers out."""
     return {
         "apiVersion": "v1",

@@ -12,20 +12,18 @@ from typing import Any
 
 from mizzen_api import Dataset
 from mizzen_api.conditions import ConditionType, Reason
-from mizzen_api.contract import ROLE_MATERIALIZE
-from mizzen_api.workload import DatasetReport, DriftReference, WorkloadConfig
-from mizzen_operator import names, schedule
-from mizzen_operator.children.claim import artifacts_claim
-from mizzen_operator.children.configmap import configmap
-from mizzen_operator.children.job import materialize_job
-from mizzen_operator.children.meta import stable_hash
+from mizzen_api.workload import DatasetReport
+from mizzen_operator import schedule
 from mizzen_operator.observed import JobView, Observed
 from mizzen_operator.plan import Manifest, Plan, Ref
+from mizzen_operator.planners import reading
 from mizzen_operator.planners.conditions import Truth, events_of, with_condition
 from mizzen_operator.planners.failures import Outcome, last_words, outcome, stuck
 from mizzen_operator.settings import Settings
 
 PROGRESS_INTERVAL = 3.0
+# Reasons of a Ready that is False while a first reading is still to come to its end.
+_UNDER_WAY = {Reason.MATERIALIZING, Reason.PENDING, Reason.WORKERS_PENDING, Reason.SUSPENDED}
 LONGEST_WAIT = 3600.0  # clocks are set anew sometimes; a look an hour costs nothing
 
 
@@ -33,7 +31,8 @@ def plan(dataset: Dataset, observed: Observed, now: datetime, settings: Settings
     """Decide what a Dataset needs next. Pure: the same inputs give the same plan."""
     if not _settled(dataset):
         return _first_reading(dataset, observed, now, settings)
-    return _scheduled(dataset, observed, now, settings)
+    planned = _scheduled(dataset, observed, now, settings)
+    return replace(planned, patch=reading.times_to_live(dataset, observed)) if not _refreshing(dataset) else planned
 
 
 def _settled(dataset: Dataset) -> bool:
@@ -41,34 +40,41 @@ def _settled(dataset: Dataset) -> bool:
     ready = dataset.status.condition(ConditionType.READY)
     if ready is None or ready.observed_generation != dataset.metadata.generation:
         return False
-    return ready.status == "True" or ready.reason not in {Reason.MATERIALIZING, Reason.PENDING, Reason.SUSPENDED}
+    return ready.status == "True" or ready.reason not in _UNDER_WAY
 
 
 def _first_reading(dataset: Dataset, observed: Observed, now: datetime, settings: Settings) -> Plan:
-    stale = _stale(dataset, observed, 0)
+    stale = reading.leftovers(dataset, observed, 0, running=True)
     if dataset.spec.suspend:
-        text = "Suspended: set spec.suspend to false to read the sources"
-        return _plan(
-            dataset, now, "False", Reason.SUSPENDED, text, delete=_all(observed), run=0, next_refresh_time=None
-        )
-    if dataset.spec.drift is not None and dataset.spec.drift.reference == "modelservice":
+        return _suspended(dataset, observed, now)
+    if reading.service_name(dataset):
         text = "spec.drift.reference: modelservice cannot be measured against yet; set previous, or dataset"
         return _plan(dataset, now, "False", Reason.INVALID_PARAMETERS, text, delete=stale)
     missing = _missing_reference(dataset, observed)
     if missing:
         return _plan(dataset, now, "False", Reason.PENDING, missing, delete=stale, look_again=None)
-    job = _job(dataset, observed, 0)
+    job = reading.job(dataset, observed, 0)
     if job is None:
         text = "Reading the sources" if dataset.status.version == 0 else "Reading the sources of the edited spec"
-        children = _children(dataset, observed, settings, 0)
+        children = reading.children(dataset, observed, settings, 0)
         return _plan(dataset, now, "False", Reason.MATERIALIZING, text, apply=children, delete=stale, run=0,
                      next_refresh_time=None, look_again=PROGRESS_INTERVAL)  # fmt: skip
     end = outcome(job, observed, "backoffLimit")
     if end is not None:
-        return _first_ended(dataset, end, now, stale)
-    reason, message = _running(dataset, observed, job)
-    return _plan(dataset, now, "False", reason, message, delete=stale, look_again=PROGRESS_INTERVAL,
+        return _first_ended(dataset, end, now, reading.leftovers(dataset, observed, 0))
+    reason, message = _running(dataset, observed, job, 0)
+    workers = reading.workers(dataset, observed, settings, 0)
+    return _plan(dataset, now, "False", reason, message, apply=workers, delete=stale, look_again=PROGRESS_INTERVAL,
                  **_progress(observed))  # fmt: skip
+
+
+def _suspended(dataset: Dataset, observed: Observed, now: datetime) -> Plan:
+    """Nothing is read. A version that is there can be used as before, and is as Ready as before."""
+    there = bool(dataset.status.uri)
+    stays = f"Version {dataset.status.version} stays. " if there else ""
+    text = f"{stays}Suspended: set spec.suspend to false to read the sources"
+    return _plan(dataset, now, "True" if there else "False", Reason.SUSPENDED, text,
+                 delete=reading.everything(observed), run=0, next_refresh_time=None)  # fmt: skip
 
 
 def _first_ended(dataset: Dataset, end: Outcome, now: datetime, stale: tuple[Ref, ...]) -> Plan:
@@ -93,7 +99,7 @@ def _scheduled(dataset: Dataset, observed: Observed, now: datetime, settings: Se
     refresh, status = dataset.spec.refresh, dataset.status
     running = _refreshing(dataset)
     if refresh is None or dataset.spec.suspend:
-        left = _all(observed) if running else _stale(dataset, observed, status.run)
+        left = reading.everything(observed) if running else reading.leftovers(dataset, observed, status.run)
         changes: dict[str, Any] = {"next_refresh_time": None}
         if running:
             changes["conditions"] = _refreshed(dataset, now, "False", Reason.SUSPENDED, "Suspended while it was read")
@@ -107,15 +113,16 @@ def _scheduled(dataset: Dataset, observed: Observed, now: datetime, settings: Se
         except ValueError as error:
             text = f"spec.refresh: {error}"
             conditions = _refreshed(dataset, now, "False", Reason.INVALID_PARAMETERS, text)
-            return _status(dataset, delete=_stale(dataset, observed, status.run), conditions=conditions)
+            return _status(dataset, delete=reading.leftovers(dataset, observed, status.run), conditions=conditions)
     if now < due:
         wait = min(LONGEST_WAIT, (due - now).total_seconds())
-        changed = _status(dataset, delete=_stale(dataset, observed, status.run), next_refresh_time=due)
+        changed = _status(dataset, delete=reading.leftovers(dataset, observed, status.run), next_refresh_time=due)
         return replace(changed, look_again=wait)
     run = status.run + 1
     conditions = _refreshed(dataset, now, "Unknown", Reason.REFRESHING, "Reading the sources on schedule")
     begun = _status(
-        dataset, apply=_children(dataset, observed, settings, run), delete=_stale(dataset, observed, run),
+        dataset, apply=reading.children(dataset, observed, settings, run),
+        delete=reading.leftovers(dataset, observed, run, running=True),
         run=run, last_refresh_time=now, next_refresh_time=None, conditions=conditions,
     )  # fmt: skip
     return replace(begun, look_again=PROGRESS_INTERVAL)
@@ -123,17 +130,19 @@ def _scheduled(dataset: Dataset, observed: Observed, now: datetime, settings: Se
 
 def _refresh_under_way(dataset: Dataset, observed: Observed, now: datetime, settings: Settings) -> Plan:
     status = dataset.status
-    stale = _stale(dataset, observed, status.run)
-    job = _job(dataset, observed, status.run)
+    stale = reading.leftovers(dataset, observed, status.run, running=True)
+    job = reading.job(dataset, observed, status.run)
     if job is None:
-        again = _status(dataset, apply=_children(dataset, observed, settings, status.run), delete=stale)
+        again = _status(dataset, apply=reading.children(dataset, observed, settings, status.run), delete=stale)
         return replace(again, look_again=PROGRESS_INTERVAL)
     end = outcome(job, observed, "backoffLimit")
     if end is None:
-        _, message = _running(dataset, observed, job)
+        _, message = _running(dataset, observed, job, status.run)
         conditions = _refreshed(dataset, now, "Unknown", Reason.REFRESHING, message)
-        running = _status(dataset, delete=stale, conditions=conditions, **_progress(observed))
+        workers = reading.workers(dataset, observed, settings, status.run)
+        running = _status(dataset, apply=workers, delete=stale, conditions=conditions, **_progress(observed))
         return replace(running, look_again=PROGRESS_INTERVAL)
+    stale = reading.leftovers(dataset, observed, status.run)
     report = _report(end)
     if not end.succeeded or report is None:
         reason = Reason.INTERNAL_ERROR if end.succeeded else end.reason
@@ -156,18 +165,13 @@ def _refresh_under_way(dataset: Dataset, observed: Observed, now: datetime, sett
 
 def _missing_reference(dataset: Dataset, observed: Observed) -> str:
     """Why the Dataset that drift is measured against cannot be used yet."""
-    name = reference_name(dataset)
+    name = reading.reference_name(dataset)
     if name is None:
         return ""
     other = observed.dataset
     if other is None:
         return f"Dataset {name!r}, which spec.drift.datasetRef names, does not exist yet"
     return "" if other.status.uri else f"Dataset {name!r}, which spec.drift.datasetRef names, has no version yet"
-
-
-def reference_name(dataset: Dataset) -> str | None:
-    drift = dataset.spec.drift
-    return drift.dataset_ref.name if drift is not None and drift.reference == "dataset" and drift.dataset_ref else None
 
 
 def _report(end: Outcome) -> DatasetReport | None:
@@ -203,6 +207,8 @@ def _facts(report: DatasetReport) -> dict[str, Any]:
         "rows_per_second": report.rows_per_second,
         "expectations": report.expectations,
         "drift": report.drift,
+        **({"engine": report.engine} if report.engine else {}),  # nothing was made where nothing had changed
+        **({"mlflow_run": report.mlflow_run} if report.mlflow_run else {}),
         "progress_percentage": 100,
     }
 
@@ -211,14 +217,18 @@ def _progress(observed: Observed) -> dict[str, Any]:
     report = observed.progress.dataset if observed.progress else None
     if report is None:
         return {}
-    return {"progress_percentage": report.progress_percentage, "rows_per_second": report.rows_per_second}
+    told = {"progress_percentage": report.progress_percentage, "rows_per_second": report.rows_per_second}
+    return told | ({"engine": report.engine} if report.engine else {})
 
 
-def _running(dataset: Dataset, observed: Observed, job: JobView) -> tuple[Reason, str]:
+def _running(dataset: Dataset, observed: Observed, job: JobView, run: int) -> tuple[Reason, str]:
     pods = observed.pods_of_job(job)
     why = stuck(pods)
     if why:
         return Reason.PENDING, why[:1].upper() + why[1:]
+    missing = reading.workers_missing(dataset, observed, run)
+    if missing:
+        return Reason.WORKERS_PENDING, missing
     if observed.progress is not None:
         return Reason.MATERIALIZING, observed.progress.message or "Reading the sources"
     failed = [pod for pod in pods if pod.phase == "Failed"]
@@ -226,49 +236,6 @@ def _running(dataset: Dataset, observed: Observed, job: JobView) -> tuple[Reason
         tries = f"Attempt {len(failed) + 1} of {dataset.spec.backoff_limit + 1}"
         return Reason.MATERIALIZING, f"{tries}; the last one failed: {last_words(failed[-1])}"
     return Reason.MATERIALIZING, "Reading the sources"
-
-
-def _children(dataset: Dataset, observed: Observed, settings: Settings, run: int) -> tuple[Manifest, ...]:
-    meta, status = dataset.metadata, dataset.status
-    own = DriftReference(uri=status.uri, name=f"version {status.version}") if status.uri else None
-    other = observed.dataset
-    named = reference_name(dataset)
-    reference = DriftReference(uri=other.status.uri, name=named) if named and other and other.status.uri else own
-    config = WorkloadConfig(
-        kind="Dataset",
-        namespace=meta.namespace,
-        name=meta.name,
-        uid=meta.uid,
-        generation=meta.generation,
-        artifacts_uri=settings.artifacts_uri,
-        run_uri=settings.run_uri(meta.namespace, dataset.kind, meta.name, meta.uid),
-        mlflow_uri=settings.mlflow_uri,
-        dataset_spec=dataset.spec,
-        previous=own if run else None,  # an edit of the spec may change the schema; the data alone may not
-        reference=reference if dataset.spec.drift is not None else None,
-    )
-    claim = settings.uses_claim and not observed.has_claim
-    name = names.materialize(meta.name, meta.generation, run)
-    return (
-        *((artifacts_claim(meta.namespace, settings),) if claim else ()),
-        configmap(dataset, name, ROLE_MATERIALIZE, config, stable_hash(config.to_wire())),
-        materialize_job(dataset, run, settings),
-    )
-
-
-def _job(dataset: Dataset, observed: Observed, run: int) -> JobView | None:
-    name = names.materialize(dataset.metadata.name, dataset.metadata.generation, run)
-    return next((job for job in observed.jobs if job.ref.name == name), None)
-
-
-def _all(observed: Observed) -> tuple[Ref, ...]:
-    return (*(job.ref for job in observed.jobs), *observed.configs)
-
-
-def _stale(dataset: Dataset, observed: Observed, run: int) -> tuple[Ref, ...]:
-    """Jobs and configurations of earlier readings."""
-    name = names.materialize(dataset.metadata.name, dataset.metadata.generation, run)
-    return tuple(ref for ref in _all(observed) if ref.name != name)
 
 
 def _refreshing(dataset: Dataset) -> bool:
