@@ -1,0 +1,91 @@
+"""What keeps a training from starting is in its condition within seconds, and goes once it is mended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.e2e import manifests
+from tests.e2e.platform_under_test import Platform, until
+
+pytestmark = pytest.mark.cluster
+
+NAMESPACE = "tight"
+WITHIN = 30  # seconds; the platform's own timers are of one to three
+
+
+def named(kind: str, name: str, **body: Any) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, **body}
+
+
+def here(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {**manifest, "metadata": {**manifest["metadata"], "namespace": NAMESPACE}}
+
+
+@pytest.fixture(scope="module")
+def data(platform: Platform) -> str:
+    """The name of a Dataset in a namespace of its own, where a quota harms nobody else."""
+    platform.kubectl("create", "namespace", NAMESPACE)
+    folder = platform.state / "volumes" / NAMESPACE / "mizzen-artifacts" / "raw"
+    folder.mkdir(parents=True, exist_ok=True)
+    manifests.write_csv(folder / "few.csv", manifests.tweets(400))
+    platform.apply(here(manifests.dataset("few", "file:///artifacts/raw/few.csv")))
+    until(lambda: condition(platform, "dataset/few", "Ready")["status"] == "True" or None, 90)
+    return "few"
+
+
+def condition(platform: Platform, resource: str, kind: str = "Succeeded") -> dict[str, Any]:
+    conditions = platform.get(resource, "-n", NAMESPACE).get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == kind), {"status": "", "reason": "", "message": ""})
+
+
+def says(platform: Platform, reason: str, *words: str) -> Callable[[], str | None]:
+    def probe() -> str | None:
+        found = condition(platform, "trainingjob/waits")
+        told = found["reason"] == reason and all(word in found["message"] for word in words)
+        return found["message"] if told else None
+
+    return probe
+
+
+def uid(platform: Platform, job: str) -> str:
+    return str(platform.get(f"job/{job}", "-n", NAMESPACE)["metadata"]["uid"])
+
+
+def test_code_image_and_quota_one_after_the_other(platform: Platform, data: str) -> None:
+    job = here(
+        manifests.training(
+            "waits",
+            data,
+            {"name": "text-bag", "config": {"embedding_dim": 16}},
+            "waits",
+            code={"configMapRef": {"name": "net"}},
+            image="registry.invalid/nobody/made:this",
+            scaling={"maxWorkers": 1, "resourcesPerWorker": {"cpu": "200m", "memory": "1Gi"}},
+        )
+    )
+    platform.apply(job)
+    until(says(platform, "CodeNotFound", "'net'", "create it"), WITHIN)
+
+    platform.apply(named("ConfigMap", "net", data={"net.py": "def build(**config): ..."}))
+    until(says(platform, "Pending", "The head waits", "ImagePull"), WITHIN)
+
+    # Room for the head (512Mi), not for a worker.
+    platform.apply(named("ResourceQuota", "small", spec={"hard": {"requests.memory": "900Mi"}}))
+    del job["spec"]["image"]
+    platform.apply(job)
+    until(says(platform, "WorkersPending", "0 of at least 1 workers", "exceeded quota: small"), WITHIN)
+
+    head = uid(platform, "waits-train-head")
+    job["spec"]["scaling"]["maxWorkers"] = 2
+    platform.apply(job)
+    wanted = lambda: platform.get("job/waits-train-workers", "-n", NAMESPACE)["spec"]["parallelism"]  # noqa: E731
+    until(lambda: wanted() == 2 or None, WITHIN)
+    assert uid(platform, "waits-train-head") == head, "the head runs on"
+
+    platform.kubectl("delete", "resourcequota", "small", "-n", NAMESPACE)
+    until(lambda: condition(platform, "trainingjob/waits")["status"] == "True" or None, 150)
+    assert platform.get("trainingjob/waits", "-n", NAMESPACE)["status"]["accelerator"] == "cpu"
+    platform.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
