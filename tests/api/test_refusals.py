@@ -181,3 +181,99 @@ def test_a_rule_about_what_has_no_type_does_not_compile(values: dict[str, Any]) 
     (cause,) = schemachecks.problems(definition, "s", root=False)
     assert cause.field == "s.x-kubernetes-validations[1].rule"
     assert "compilation failed: undefined field 'values'" in cause.message
+
+
+def trained(trainer: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    return {**TRAINING, "trainer": trainer or {}, **spec}
+
+
+def ramp(name: str = "batchSize", start: int = 32, end: int = 256, **more: Any) -> dict[str, Any]:
+    return {"progressive": {name: {"from": start, "to": end}, **more}}
+
+
+TEACHER = {"distillation": {"teacherUri": "models:/big/7"}}
+WORKER = {"cpu": "1", "memory": "1Gi"}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        trained({"strategy": "fsdp", "fsdp": {"cpuOffload": True}, "compression": {"method": "none"}}),
+        trained(
+            {"strategy": "parameter-server", "parameterServer": {"mode": "async"}, "compression": {"method": "topk"}}
+        ),
+        trained({"precision": "fp8"}, accelerator="gpu"),
+        trained({"precision": "fp8"}),
+        trained(ramp(schedule="seesaw")),
+        trained(ramp("depth", 2, 2) | {"distillation": {"teacherUri": "models:/big@best"}}),
+        trained({"entrypoint": "pkg.mod:train", "epochs": 9}),
+        trained(model={"uri": "models:/tweets/3"}),
+        trained(model={"uri": "models:/tweets@champion"}),
+        trained(model={"entrypoint": "net:Net.small", "config": {"width": 8}}),
+        trained(image="registry:5000/mine@sha256:aa", code={"configMapRef": {"name": "net"}}),
+        trained(accelerator="npu", scaling={"resourcesPerWorker": {**WORKER, "accelerators": 8}}),
+    ],
+)
+def test_trainings_that_are_taken(spec: dict[str, Any]) -> None:
+    assert refusals("TrainingJob", spec) == ""
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (trained({"strategy": "fsdp", "compression": {"method": "int8"}}), "under fsdp set compression.method to none"),
+        (trained({"fsdp": {}}), "set trainer.strategy to fsdp"),
+        (trained({"parameterServer": {}}), "parameterServer goes with strategy parameter-server"),
+        (trained({"strategy": "fsdp", "entrypoint": "a:b"}), "runs with strategy ddp"),
+        (
+            trained({"entrypoint": "a:b", **TEACHER}),
+            "entrypoint takes the loop's place: leave progressive, distillation",
+        ),
+        (trained({"entrypoint": "a:b", "autotune": True}), "entrypoint takes the loop's place"),
+        (trained(ramp(schedule="seesaw") | {"learningRateSchedule": "constant"}), "seesaw follows a falling rate"),
+        (
+            trained(ramp("depth", 2, 4) | {"distillation": {"teacherUri": "models:/b/1", "hiddenStates": 0.5}}),
+            "hiddenStates compares blocks",
+        ),
+        (trained(ramp(start=512)), "from must not be above to"),
+        (trained({"progressive": {}}), "name at least one of batchSize"),
+        (trained(ramp("imageSize", schedule="seesaw")), "set progressive.batchSize"),
+        (trained({"progressive": {"batchSize": {"from": 1}}}), "spec.trainer.progressive.batchSize.to"),
+        (trained({"distillation": {}}), "spec.trainer.distillation.teacherUri"),
+        (trained({"distillation": {"teacherUri": "s3://big"}}), "spec.trainer.distillation.teacherUri"),
+        (trained({"distillation": {"teacherUri": "models:/big"}}), "spec.trainer.distillation.teacherUri"),
+        (trained({"precision": "fp8"}, accelerator="cpu"), "fp8 needs an accelerator that has it"),
+        (
+            trained(accelerator="cpu", scaling={"resourcesPerWorker": {**WORKER, "accelerators": 1}}),
+            "leave it out on cpu",
+        ),
+        (trained(scaling={"resourcesPerWorker": {**WORKER, "accelerators": 0}}), "resourcesPerWorker.accelerators"),
+        (trained(model={}), "set exactly one of searchJobRef, name, uri and entrypoint"),
+        (trained(model={"uri": "models:/m/1", "entrypoint": "a:b"}), "set exactly one of"),
+        (trained(model={"uri": "models:/m/1", "config": {}}), "config goes with name or entrypoint"),
+        (trained(model={"entrypoint": "no-colon"}), "spec.model.entrypoint"),
+        (trained(model={"entrypoint": "a.b:c d"}), "spec.model.entrypoint"),
+        (trained({"momentum": 1}), "spec.trainer.momentum"),
+        (trained({"onNonFinite": "Ignore"}), "spec.trainer.onNonFinite"),
+        (trained(image="two words"), "spec.image"),
+        (trained(scaling={"minWorkers": 3, "maxWorkers": 2}), "minWorkers must not be above maxWorkers"),
+    ],
+)
+def test_trainings_that_are_refused_with_the_mend(spec: dict[str, Any], words: str) -> None:
+    assert words in refusals("TrainingJob", spec)
+
+
+def test_whatever_a_training_may_say_has_a_size() -> None:
+    """The cost of a rule is reckoned for the largest object that the schema takes."""
+
+    def unbounded(node: dict[str, Any], path: str) -> list[str]:
+        text = node.get("type") == "string" and "enum" not in node and "maxLength" not in node
+        many = node.get("type") == "array" and "maxItems" not in node
+        found = [path] if text or many else []
+        for name, below in node.get("properties", {}).items():
+            found += unbounded(below, f"{path}.{name}")
+        return found + (unbounded(node["items"], f"{path}[]") if "items" in node else [])
+
+    kind = next(kind for kind in KINDS if kind.KIND == "TrainingJob")
+    root = manifest(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    assert unbounded(root["properties"]["spec"], "spec") == []
