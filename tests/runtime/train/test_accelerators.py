@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from mizzen.errors import SystemError_, UserError
 from mizzen.train import accelerators
 from mizzen.train.accelerators import Probes
-from mizzen_api.accelerators import CPU, TABLE, by_vendor
+from mizzen_api.accelerators import CPU, TABLE, Accelerator, by_vendor
 from mizzen_api.workload import WorkloadConfig
 
 
@@ -158,9 +159,24 @@ def test_ray_knows_these_resources() -> None:
     assert {row.ray_resource for row in TABLE if row.ray_resource} <= get_all_accelerator_resource_names()
 
 
-def test_this_machine() -> None:
-    assert accelerators.here()[-1] is CPU
-    assert accelerators.device(CPU).type == "cpu"
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.vendor)
+def test_this_machine(row: Accelerator, tmp_path: Path) -> None:
+    """For real, whatever is here: a product on the device, and a sum through the row's back end."""
+    import torch
+    import torch.distributed as dist
+
+    if row not in accelerators.here():
+        pytest.skip(f"no {row.title} here")
+    assert accelerators.required(row.vendor) is row
+    place = accelerators.device(row)
+    assert place.type == row.device
+    product = torch.ones(2, 2, device=place) @ torch.ones(2, 2, device=place)
+    dist.init_process_group(row.backend, store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    try:
+        dist.all_reduce(product)
+    finally:
+        dist.destroy_process_group()
+    assert product.cpu().tolist() == [[2.0, 2.0], [2.0, 2.0]]
 
 
 def test_torch_is_imported_only_when_it_is_needed() -> None:
