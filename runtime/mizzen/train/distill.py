@@ -21,18 +21,9 @@ from torch.nn.functional import kl_div, log_softmax, mse_loss
 from mizzen.errors import UserError
 from mizzen.models.layers import token_mask
 from mizzen_api.conditions import Reason
+from mizzen_api.trainingjob_trainer import Distillation
 
 Features = list[Tensor]
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """Settings. `weight` is the teacher's part of the loss; `hidden_states` weighs theirs, 0 leaves them out."""
-
-    teacher_uri: str
-    temperature: float = 2.0
-    weight: float = 0.5
-    hidden_states: float = 0.0
 
 
 @dataclass

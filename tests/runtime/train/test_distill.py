@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy
 from mizzen.errors import UserError
 from mizzen.models.text_bag import TextBag, TextBagConfig
 from mizzen.models.text_transformer import TextTransformer, TextTransformerConfig
-from mizzen.train.distill import Distillation, Distilled, DistilledOutput, distillation_loss, soft_loss
+from mizzen.train.distill import Distilled, DistilledOutput, distillation_loss, soft_loss
+from mizzen_api.trainingjob_trainer import Distillation
 
 IDS = torch.randint(1, 50, (6, 9), generator=torch.Generator().manual_seed(0))
 LENGTHS = torch.tensor([9, 3, 1, 7, 9, 2])
@@ -39,13 +40,13 @@ def test_weights_of_the_parts() -> None:
     output = DistilledOutput(torch.randn(6, 3), torch.randn(6, 3), torch.tensor(7.0))
     soft = soft_loss(output.student, output.teacher, 2.0)
     for weight, hidden in ((0.0, 0.0), (1.0, 0.0), (0.3, 0.5)):
-        settings = Distillation("models:/big/7", 2.0, weight, hidden)
+        settings = Distillation(teacher_uri="models:/big/7", weight=weight, hidden_states=hidden)
         wanted = (1 - weight) * hard(output.student) + weight * soft + hidden * 7.0
         assert distillation_loss(settings, output, hard).item() == pytest.approx(wanted.item(), rel=1e-6)
 
 
 def test_hidden_states_pull_the_student_to_its_teacher() -> None:
-    settings = Distillation("models:/big/7", hidden_states=1.0, weight=1.0)
+    settings = Distillation(teacher_uri="models:/big/7", hidden_states=1.0, weight=1.0)
     both = Distilled(transformer(8, 2), transformer(16, 4), settings, (IDS, LENGTHS))
     assert [tuple(m.weight.shape) for m in both.maps] == [(16, 8), (16, 8)]  # type: ignore[union-attr]
     frozen = [p.clone() for p in both._teacher[0].parameters()]
@@ -63,7 +64,7 @@ def test_hidden_states_pull_the_student_to_its_teacher() -> None:
 
 
 def test_padding_does_not_count() -> None:
-    settings = Distillation("models:/big/7", hidden_states=1.0)
+    settings = Distillation(teacher_uri="models:/big/7", hidden_states=1.0)
     both = Distilled(transformer(8, 1), transformer(8, 1).eval(), settings, (IDS, LENGTHS))
     alone = sum(both(IDS[i : i + 1, :n], LENGTHS[i : i + 1]).hidden.item() for i, n in enumerate(LENGTHS.tolist()))
     assert both(IDS, LENGTHS).hidden.item() == pytest.approx(alone, rel=1e-4)
@@ -72,8 +73,10 @@ def test_padding_does_not_count() -> None:
 def test_what_cannot_be_compared_is_said() -> None:
     bag = TextBag(TextBagConfig(50, 3, 16))
     with pytest.raises(UserError, match=r"hiddenStates: the teacher has no `blocks`"):
-        Distilled(transformer(8, 1), bag, Distillation("models:/x/1", hidden_states=1.0), (IDS, LENGTHS))
-    other = Distilled(transformer(8, 1), transformer(8, 1, classes=5), Distillation("models:/x/1"), (IDS, LENGTHS))
+        Distilled(transformer(8, 1), bag, Distillation(teacher_uri="models:/x/1", hidden_states=1.0), (IDS, LENGTHS))
+    other = Distilled(
+        transformer(8, 1), transformer(8, 1, classes=5), Distillation(teacher_uri="models:/x/1"), (IDS, LENGTHS)
+    )
     with pytest.raises(UserError, match=r"teacher answers with shape \(5,\), the student with \(3,\)"):
         other(IDS, LENGTHS)
 
@@ -90,5 +93,5 @@ def test_images_compare_by_their_mean() -> None:
             return y
 
     images = torch.randn(4, 1, 8, 8)
-    both = Distilled(Tiny(3, 2), Tiny(5, 1), Distillation("models:/x/1", hidden_states=1.0), (images,))
+    both = Distilled(Tiny(3, 2), Tiny(5, 1), Distillation(teacher_uri="models:/x/1", hidden_states=1.0), (images,))
     assert both(images).hidden.item() > 0
