@@ -206,6 +206,9 @@ class TrainingJobStatus(Status):
     trainer_status: TrainerStatus | None = Field(None, description="How far the training is.")
     model_version: ModelVersion | None = Field(None, description="The registered version.")
     dataset_fingerprint: str | None = Field(None, description="The version of the Dataset that the job trains on.")
+    metric: str | None = Field(
+        None, description="The metric that tells most, for tables: that of the first gate, or else accuracy."
+    )
     accelerator: str | None = Field(None, description="What the workers compute on, for example nvidia or cpu.")
     start_time: str | None = Field(None, description="When the first pod was asked for.")
     completion_time: str | None = Field(None, description="When the job ended.")
@@ -222,7 +225,7 @@ class TrainingJob(ApiModel):
         PrinterColumn(name="Workers", type="integer", json_path=".status.trainerStatus.workers"),
         PrinterColumn(name="Step", type="integer", json_path=".status.trainerStatus.step"),
         PrinterColumn(name="Loss", json_path=".status.trainerStatus.metrics.loss", priority=1),
-        PrinterColumn(name="Accuracy", json_path=".status.trainerStatus.metrics.test_accuracy"),
+        PrinterColumn(name="Metric", json_path=".status.metric"),
         PrinterColumn(name="Restarts", type="integer", json_path=".status.trainerStatus.restarts", priority=1),
         PrinterColumn(name="Model", json_path=".status.modelVersion.uri"),
         condition="Succeeded",

@@ -65,7 +65,11 @@ class RayCluster(ApiModel):
 
 
 class WorkloadConfig(ApiModel):
-    """`config.json` of a workload pod. Exactly one of the three specs is set, by kind."""
+    """`config.json` of a workload pod. Exactly one of the three specs is set, by kind.
+
+    While a training runs, the mounted file follows edits of `scaling.minWorkers` and `scaling.maxWorkers`, as late as
+    kubelets renew their ConfigMaps (up to a minute or two); any other edit starts the pods anew.
+    """
 
     kind: Literal["Dataset", "SearchJob", "TrainingJob"]
     namespace: str

@@ -299,6 +299,27 @@ def test_a_worker_that_was_told_to_stop_has_not_failed(fields):
     assert said(decide(job, crashed(started(job), **fields)), SUCCEEDED)[1] == "Running"
 
 
+# The metric of the table
+
+
+@pytest.mark.parametrize(
+    ("metrics", "shown"),
+    [
+        ({}, None),
+        ({"loss": 2.0}, None),
+        ({"validation_loss": 1.5, "validation_accuracy": 0.61234}, "validation accuracy 0.6123"),
+        ({"validation_accuracy": 0.6, "test_accuracy": 0.7}, "test accuracy 0.7"),
+        ({"test_accuracy": 0.7, "test_f1": 0.5}, "test f1 0.5"),
+        ({"validation_rmse": 3.0, "validation_loss": 9.0}, "validation loss 9"),
+    ],
+)
+def test_the_metric_that_tells_most(metrics, shown):
+    job = training(register={"name": "m", "gates": [{"metric": "f1", "min": 0.4}]})
+    report = TrainingReport(trainer_status=TrainerStatus(metrics=metrics))
+    plan = decide(job, replace(started(job), progress=Progress(training=report)))
+    assert plan.status.metric == shown
+
+
 # News
 
 

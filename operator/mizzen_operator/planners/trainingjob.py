@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from mizzen_api import TrainingJob
@@ -23,7 +25,7 @@ def plan(job: TrainingJob, observed: Observed, now: datetime, settings: Settings
     """Decide what a TrainingJob needs next. Pure: the same inputs give the same plan."""
     inputs = training_inputs(job, observed, settings)
     crew = _crew(job, by_vendor(inputs.accelerator) if isinstance(inputs, Inputs) else CPU, settings)
-    return RayPlanner(job, observed, now, settings, crew, inputs, _absorb).plan()
+    return RayPlanner(job, observed, now, settings, crew, inputs, partial(_absorb, job)).plan()
 
 
 def _crew(job: TrainingJob, row: Accelerator, settings: Settings) -> Crew:
@@ -46,18 +48,27 @@ def _devices(row: Accelerator, count: int | None, settings: Settings) -> Devices
     return Devices(row, 1 if count is None else count, offer.node_selector, offer.tolerations)
 
 
-def _absorb(inputs: Inputs | None, progress: Progress | None) -> dict[str, Any]:
+def _absorb(job: TrainingJob, inputs: Inputs | None, progress: Progress | None) -> dict[str, Any]:
     """The driver's report as fields of the status. Without inputs the job has ended."""
     facts: dict[str, Any] = {"accelerator": inputs.accelerator} if inputs else {}
     if progress is None or progress.training is None:
         return facts
-    report = progress.training
-    version = report.model_version
+    trainer, version = _clean(progress.training.trainer_status), progress.training.model_version
     return {
         **facts,
-        "trainer_status": _clean(report.trainer_status),
+        "trainer_status": trainer,
+        "metric": _telling(job, trainer.metrics),
         **({"model_version": version} if version else {}),
     }
+
+
+def _telling(job: TrainingJob, metrics: Mapping[str, float]) -> str | None:
+    """That of the test split once it is measured, of the validation split before."""
+    names = [*(gate.metric for gate in job.spec.register_.gates), "accuracy", "loss"]
+    splits = ("test", "validation")
+    found = ((split, name) for name in names for split in splits if f"{split}_{name}" in metrics)
+    best = next(found, None)
+    return f"{best[0]} {best[1]} {metrics['_'.join(best)]:.4g}" if best else None
 
 
 def _clean(trainer: TrainerStatus) -> TrainerStatus:
