@@ -77,6 +77,8 @@ TERMINATION_LOG_LIMIT = 4096
 
 # Exit code of a workload that met a user error, which no retry cures (EX_DATAERR of sysexits.h). Others are retried.
 EXIT_USER_ERROR = 65
+# Exit code of a workload that was told to stop (128 + SIGTERM): its pod was taken away, which is nobody's failure.
+EXIT_STOPPED = 143
 
 # Files of a dataset version.
 DATASET_MANIFEST = "manifest.json"

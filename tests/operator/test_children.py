@@ -143,8 +143,9 @@ def test_a_failure_policy_that_knows_user_errors_and_drained_nodes():
         job = child(plan_of(resource), "Job", name)["spec"]
         assert job["template"]["spec"]["restartPolicy"] == "Never", "podFailurePolicy asks for it"
         rules = job["podFailurePolicy"]["rules"]
-        assert [rule["action"] for rule in rules] == ["FailJob", "Ignore"]
-        assert rules[0]["onExitCodes"]["values"] == [contract.EXIT_USER_ERROR]
+        assert [rule["action"] for rule in rules] == ["FailJob", "Ignore", "Ignore"]
+        codes = [rule["onExitCodes"]["values"] for rule in rules if "onExitCodes" in rule]
+        assert codes == [[contract.EXIT_USER_ERROR], [contract.EXIT_STOPPED]]
         assert rules[0]["onExitCodes"]["containerName"] == job["template"]["spec"]["containers"][0]["name"]
 
 

@@ -98,13 +98,15 @@ def _job(
 
 
 def failure_policy() -> Manifest:
-    """User errors end the Job at once; a drained node does not count against the backoffLimit."""
+    """User errors end the Job at once; a pod that was taken away does not count against the backoffLimit."""
+
+    def exits(code: int) -> Manifest:
+        return {"containerName": CONTAINER, "operator": "In", "values": [code]}
+
     return {
         "rules": [
-            {
-                "action": "FailJob",
-                "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [contract.EXIT_USER_ERROR]},
-            },
+            {"action": "FailJob", "onExitCodes": exits(contract.EXIT_USER_ERROR)},
+            {"action": "Ignore", "onExitCodes": exits(contract.EXIT_STOPPED)},
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         ]
     }

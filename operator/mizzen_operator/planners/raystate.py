@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mizzen_api.conditions import Reason
-from mizzen_api.contract import LABEL_QUEUE, ROLE_HEAD, ROLE_WORKERS
+from mizzen_api.contract import EXIT_STOPPED, LABEL_QUEUE, ROLE_HEAD, ROLE_WORKERS
 from mizzen_operator.crew import Crew
 from mizzen_operator.observed import JobView, Observed, PodView
 from mizzen_operator.plan import RayJob
@@ -21,8 +21,7 @@ from mizzen_operator.planners.inputs import code_name
 REFUSAL_HOLDS = timedelta(seconds=150)
 # How long a worker that was started again is news.
 FAILURE_IS_NEWS = timedelta(seconds=60)
-# A kubelet's words for a container that ended because somebody wanted it to: SIGTERM, SIGKILL at the end of the grace.
-_STOPPED = {0, 143}
+_STOPPED = {0, EXIT_STOPPED}
 
 Said = tuple[Reason, str]
 

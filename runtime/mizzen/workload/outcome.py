@@ -22,7 +22,7 @@ log = logging.getLogger("mizzen")
 
 EXIT_DONE = 0
 EXIT_SYSTEM_ERROR = 1
-EXIT_STOPPED = 143  # 128 + SIGTERM
+EXIT_STOPPED = contract.EXIT_STOPPED
 
 Work = Callable[[WorkloadConfig, ProgressBoard], str]
 
