@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from mizzen.data.sources import CHUNK_ROWS
 from tests.e2e import manifests
 from tests.e2e.platform_under_test import BIN, Platform, until
 
@@ -135,3 +136,37 @@ def test_the_rows_of_a_query_come_through_a_secret(platform: Platform, raw: Path
     assert "sqlite:" not in config, "the database's URL stays in the Secret"
     platform.kubectl("delete", "dataset", "orders")
     platform.kubectl("delete", "secret", "shop")
+
+
+def test_ray_and_one_pod_make_the_same_version(platform: Platform, raw: Path) -> None:
+    """Sources of more than a chunk, else there would be nothing to share."""
+    lines = (f"{n % 977},{('de', 'fr', 'it')[n % 3]},{'yes' if n % 7 else 'no'}" for n in range(CHUNK_ROWS + 9000))
+    (raw / "many.csv").write_text("amount,country,returned\n" + "\n".join(lines) + "\n")
+    spec = {
+        "sources": [{"uri": "file:///artifacts/raw/many.csv"}],
+        "transforms": [{"scale": {"columns": ["amount"], "method": "robust"}}, {"encode": {"columns": ["country"]}}],
+        "target": "returned",
+        "resources": {"cpu": "100m", "memory": "1Gi"},
+        "scaling": {"minSourceSize": "1Mi", "maxWorkers": 1, "resourcesPerWorker": {"cpu": "100m", "memory": "512Mi"}},
+    }
+    engines = {"many-polars": "polars", "many-ray": "auto"}
+    platform.apply(
+        *(manifests.resource("Dataset", name, {**spec, "engine": engine}) for name, engine in engines.items())
+    )
+    for name in engines:
+        platform.wait(f"dataset/{name}", "Ready", timeout=120)
+    one, ray = (platform.get(f"dataset/{name}")["status"] for name in engines)
+    assert (one["engine"], ray["engine"]) == ("polars", "ray")
+    assert one["fingerprint"] == ray["fingerprint"]
+    for file in (
+        "data/train.parquet",
+        "data/validation.parquet",
+        "data/test.parquet",
+        "pipeline.json",
+        "manifest.json",
+    ):
+        assert (published(raw, one) / file).read_bytes() == (published(raw, ray) / file).read_bytes(), file
+    log = platform.kubectl("logs", "-l", "mizzen.dev/name=many-ray,mizzen.dev/role=materialize").stdout
+    assert "1 of 1 workers joined" in log, "a worker did it, not the head"
+    until(lambda: not platform.pods("mizzen.dev/name=many-ray,mizzen.dev/role=workers"), 60)
+    platform.kubectl("delete", "dataset", *engines)
