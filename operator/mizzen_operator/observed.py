@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from mizzen_api import Dataset, SearchJob
-from mizzen_api.contract import ROLE_HEAD, ROLE_WORKERS
+from mizzen_api.contract import EXIT_STOPPED, ROLE_HEAD, ROLE_WORKERS
 from mizzen_api.workload import Progress, WorkloadConfig
 from mizzen_operator.plan import Memory, Ref
 
@@ -62,11 +62,17 @@ class PodView:
     terminated: str = ""  # the kubelet's word for how it ended, for example OOMKilled
     exit_code: int | None = None
     ended_at: datetime | None = None  # the last time that the container ended
+    disrupted: str = ""  # who takes the pod off its node, and why: a drain, a preemption, a taint
     model_uri: str = ""
 
     @property
     def progress(self) -> Progress | None:
         return Progress.from_termination_message(self.termination)
+
+    @property
+    def taken_away(self) -> bool:
+        """Told to stop, or disrupted: what the podFailurePolicy does not count."""
+        return bool(self.disrupted) or self.exit_code == EXIT_STOPPED
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def pod(manifest: Manifest) -> PodView:
         terminated=ended.get("reason", "") or status.get("reason", ""),
         exit_code=ended.get("exitCode"),
         ended_at=_moment(ended.get("finishedAt")),
+        disrupted=_disrupted(conditions.get("DisruptionTarget", {})),
         model_uri=_annotations(manifest).get(contract.ANNOTATION_MODEL_URI, ""),
     )
 
@@ -167,6 +168,12 @@ def _waiting(container: dict[str, Any]) -> str:
 
 def _conditions(manifest: Manifest) -> dict[str, dict[str, Any]]:
     return {c["type"]: c for c in manifest.get("status", {}).get("conditions") or []}
+
+
+def _disrupted(condition: dict[str, Any]) -> str:
+    if condition.get("status") != "True":
+        return ""
+    return str(condition.get("message") or condition.get("reason") or "DisruptionTarget")
 
 
 def _labels(manifest: Manifest) -> dict[str, str]:

@@ -154,6 +154,19 @@ def test_gateways():
     assert views.gateway({"spec": {"listeners": []}}).address == ""
 
 
+def test_a_pod_that_is_taken_off_its_node_says_by_whom():
+    def seen(**condition: str) -> str:
+        conditions = [{"type": "DisruptionTarget", **condition}]
+        return views.pod({"metadata": {"name": "p"}, "status": {"conditions": conditions}}).disrupted
+
+    assert (
+        seen(status="True", reason="EvictionByEvictionAPI", message="Eviction API: evicting")
+        == "Eviction API: evicting"
+    )
+    assert seen(status="True", reason="PreemptionByScheduler") == "PreemptionByScheduler"
+    assert not seen(status="False", reason="x")
+
+
 def failed_create(message: str, **fields: Any) -> dict[str, Any]:
     return {"reason": "FailedCreate", "message": f"Error creating: {message}", **fields}
 

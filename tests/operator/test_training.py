@@ -299,6 +299,19 @@ def test_a_worker_that_was_told_to_stop_has_not_failed(fields):
     assert said(decide(job, crashed(started(job), **fields)), SUCCEEDED)[1] == "Running"
 
 
+def test_a_head_that_was_taken_away_is_no_attempt():
+    job = training()
+    observed = started(job)
+    crash = pod(ROLE_HEAD, observed.head, name="a", phase="Failed", exit_code=1, termination="boom")
+    drained = pod(ROLE_HEAD, observed.head, name="b", phase="Failed", exit_code=143, disrupted="node n is drained")
+    alive = pod(ROLE_HEAD, observed.head, name="c")
+    message = said(decide(job, replace(observed, pods=(crash, drained, alive))), SUCCEEDED)[2]
+    assert message.startswith("The head was taken off its node (node n is drained)")
+    again = pod(ROLE_HEAD, observed.head, name="b2", phase="Failed", exit_code=1, termination="boom")
+    message = said(decide(job, replace(observed, pods=(crash, drained, again, alive))), SUCCEEDED)[2]
+    assert message == "Attempt 3 of 4; the last failed: boom"
+
+
 # The metric of the table
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mizzen_api.conditions import Reason
-from mizzen_api.contract import EXIT_STOPPED, LABEL_QUEUE, ROLE_HEAD, ROLE_WORKERS
+from mizzen_api.contract import LABEL_QUEUE, ROLE_HEAD, ROLE_WORKERS
 from mizzen_operator.crew import Crew
 from mizzen_operator.observed import JobView, Observed, PodView
 from mizzen_operator.plan import RayJob
@@ -21,7 +21,6 @@ from mizzen_operator.planners.inputs import code_name
 REFUSAL_HOLDS = timedelta(seconds=150)
 # How long a worker that was started again is news.
 FAILURE_IS_NEWS = timedelta(seconds=60)
-_STOPPED = {0, EXIT_STOPPED}
 
 Said = tuple[Reason, str]
 
@@ -110,11 +109,16 @@ def _workers_failing(scene: Scene) -> Said | None:
 
 
 def _head_failed_before(scene: Scene) -> Said | None:
+    """Attempts are those that count against the backoffLimit; a pod that was taken away is none."""
     failed = [pod for pod in scene.pods(ROLE_HEAD) if pod.phase == "Failed"]
     if not failed or scene.observed.progress is not None:
         return None
+    if failed[-1].taken_away:
+        why = failed[-1].disrupted or "it was told to stop"
+        return Reason.RUNNING, f"The head was taken off its node ({why}); the run goes on from the newest checkpoint"
     limit = scene.job.spec.run_policy.backoff_limit
-    return Reason.RUNNING, f"Attempt {len(failed) + 1} of {limit + 1}; the last failed: {last_words(failed[-1])}"
+    attempt = 1 + sum(not pod.taken_away for pod in failed)
+    return Reason.RUNNING, f"Attempt {attempt} of {limit + 1}; the last failed: {last_words(failed[-1])}"
 
 
 def _head_starting(scene: Scene) -> Said | None:
@@ -156,6 +160,6 @@ def _refused(job: JobView, now: datetime) -> str:
 
 
 def _failed_lately(pod: PodView, now: datetime) -> bool:
-    if pod.terminating or pod.exit_code is None or pod.exit_code in _STOPPED:
+    if pod.terminating or pod.taken_away or not pod.exit_code:
         return False
     return bool(pod.waiting) or (pod.ended_at is not None and now - pod.ended_at <= FAILURE_IS_NEWS)
