@@ -27,6 +27,7 @@ from tests.operator.builders import (
     decide,
     edited,
     later,
+    pod,
     ready_dataset,
     said,
     started,
