@@ -35,6 +35,7 @@ def termination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     [
         (PermissionError(13, "Permission denied", "/artifacts/runs"), "Permission denied: /artifacts/runs: let user "),
         (PermissionError("Access Denied"), "Access Denied: let user "),
+        (OSError(30, "Read-only file system", "/artifacts"), "Read-only file system: /artifacts: let user "),
         (PermissionError(), "permission denied: let user "),
     ],
 )

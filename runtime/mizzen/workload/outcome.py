@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -23,6 +24,8 @@ log = logging.getLogger("mizzen")
 EXIT_DONE = 0
 EXIT_SYSTEM_ERROR = 1
 EXIT_STOPPED = contract.EXIT_STOPPED
+
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 Work = Callable[[WorkloadConfig, ProgressBoard], str]
 
@@ -54,9 +57,9 @@ def run_workload(kind: str, work: Work) -> int:
     except Stopped:
         log.info("stopped by SIGTERM")
         return EXIT_STOPPED
-    except PermissionError as error:
-        return _fail(board, forbidden(error), contract.EXIT_USER_ERROR)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FORBIDDEN or isinstance(error, PermissionError):
+            return _fail(board, forbidden(error), contract.EXIT_USER_ERROR)
         log.exception("failed")
         message = f"{type(error).__name__}: {error}"
         return _fail(board, MizzenError(Reason.INTERNAL_ERROR, message[:2000]), EXIT_SYSTEM_ERROR)
@@ -65,7 +68,7 @@ def run_workload(kind: str, work: Work) -> int:
     return EXIT_DONE
 
 
-def forbidden(error: PermissionError) -> UserError:
+def forbidden(error: OSError) -> UserError:
     """No retry brings a permission: somebody has to give it. Object stores raise it without a file name."""
     what = f"{error.strerror}: {error.filename}" if error.filename else str(error) or "permission denied"
     groups = ", ".join(str(group) for group in sorted(os.getgroups()))
