@@ -34,7 +34,7 @@ def termination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     ("error", "words"),
     [
         (PermissionError(13, "Permission denied", "/artifacts/runs"), "Permission denied: /artifacts/runs: let user "),
-        (PermissionError("Access Denied"), "Access Denied: let user "),
+        (PermissionError("Traceback ...\n  line 3\nAccess Denied"), "Access Denied: let user "),
         (OSError(30, "Read-only file system", "/artifacts"), "Read-only file system: /artifacts: let user "),
         (PermissionError(), "permission denied: let user "),
     ],

@@ -25,8 +25,6 @@ EXIT_DONE = 0
 EXIT_SYSTEM_ERROR = 1
 EXIT_STOPPED = contract.EXIT_STOPPED
 
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-
 Work = Callable[[WorkloadConfig, ProgressBoard], str]
 
 
@@ -58,7 +56,7 @@ def run_workload(kind: str, work: Work) -> int:
         log.info("stopped by SIGTERM")
         return EXIT_STOPPED
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _FORBIDDEN or isinstance(error, PermissionError):
+        if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
             return _fail(board, forbidden(error), contract.EXIT_USER_ERROR)
         log.exception("failed")
         message = f"{type(error).__name__}: {error}"
@@ -69,8 +67,11 @@ def run_workload(kind: str, work: Work) -> int:
 
 
 def forbidden(error: OSError) -> UserError:
-    """No retry brings a permission: somebody has to give it. Object stores raise it without a file name."""
-    what = f"{error.strerror}: {error.filename}" if error.filename else str(error) or "permission denied"
+    """No retry brings a permission: somebody has to give it. Object stores raise it without a file name, and from a
+    worker it comes with that worker's traceback, whose last line is what happened.
+    """
+    last = (str(error).strip().splitlines() or ["permission denied"])[-1]
+    what = f"{error.strerror}: {error.filename}" if error.filename else last
     groups = ", ".join(str(group) for group in sorted(os.getgroups()))
     mend = f"let user {os.getuid()} (groups {groups}) write to the volume or the bucket of the artifacts"
     return UserError(Reason.ARTIFACTS_FORBIDDEN, f"{what}: {mend}")
