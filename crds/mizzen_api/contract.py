@@ -90,6 +90,7 @@ DATASET_DRIFT = "drift.json"
 DATASET_REPORT = "report.html"
 DATASET_REPORT_JSON = "report.json"
 DATASET_REJECTED = "rejected.parquet"  # rows that onViolation Drop kept aside, with their reasons
+DATASET_VERSIONS = ".versions.json"  # beside the versions: fingerprints by the numbers of status.version
 SPLITS = ("train", "validation", "test")
 
 # Files of a model version.

@@ -42,7 +42,7 @@ def diff(
 ) -> None:
     """Show what has changed between two versions of a Dataset.
 
-    VERSION is how a fingerprint begins, latest, or previous.
+    VERSION is the number in the Dataset's status, how a fingerprint begins, latest, or previous.
     """
     run = _load("mizzen.data.diff.command", "runtime").run
     raise typer.Exit(run(a, b, artifacts, namespace, output, exit_code=exit_code))

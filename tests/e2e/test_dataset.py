@@ -7,6 +7,7 @@ import json
 import random
 import sqlite3
 import subprocess
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,14 @@ def at_version(platform: Platform, version: int) -> dict[str, Any] | None:
     return status if status["version"] == version else None
 
 
+def in_mlflow(platform: Platform, run: str) -> set[str]:
+    """Names of a run's artifacts."""
+    address = platform.get("service/mizzen-mlflow", "-n", "mizzen-system")["spec"]["clusterIP"]
+    url = f"http://{address}:5000/api/2.0/mlflow/artifacts/list?run_id={run}"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return {file["path"] for file in json.load(answer)["files"]}
+
+
 def test_a_table_becomes_versions_that_are_judged_and_compared(platform: Platform, raw: Path) -> None:
     write_visits(raw / "visits" / "1.csv", 0, ["de", "fr", "it"])
     (raw / "products.json").write_text(json.dumps(PRODUCTS))
@@ -88,6 +97,7 @@ def test_a_table_becomes_versions_that_are_judged_and_compared(platform: Platfor
     assert rejected.height == LONG
     assert rejected["seconds"].unique().to_list() == [9000]
     assert "visits" in (folder / "report.html").read_text()
+    assert {"report.html", "report.json", "profile.json"} <= in_mlflow(platform, first["mlflowRun"])
 
     write_visits(raw / "visits" / "2.csv", ROWS, ["pt", "es"])
     platform.apply(manifests.resource("Dataset", "visits", {**SPEC, "keep": 2}))
@@ -98,7 +108,7 @@ def test_a_table_becomes_versions_that_are_judged_and_compared(platform: Platfor
     assert second["drift"]["driftedFeatures"] >= 1
     assert "drifted" in platform.condition("dataset/visits", "Ready")["message"]
 
-    command = [BIN / "mizzen", "data", "diff", "visits@previous", "visits@latest", "--artifacts", raw.parent]
+    command = [BIN / "mizzen", "data", "diff", "visits@1", "visits@2", "--artifacts", raw.parent]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "2.csv" in done.stdout
     platform.kubectl("delete", "dataset", "visits")

@@ -193,6 +193,8 @@ def _sentence(version: int, report: DatasetReport) -> str:
     if report.drift is not None and report.drift.drifted:
         drift = report.drift  # columns together may have drifted where none has by itself
         parts.append(f"the data has drifted, {drift.drifted_features} of {drift.features} columns by themselves")
+    if report.mlflow_note:
+        parts.append(f"its report is not in MLflow, which the next reading tries again: {report.mlflow_note}")
     return "; ".join(parts)
 
 
@@ -208,7 +210,7 @@ def _facts(report: DatasetReport) -> dict[str, Any]:
         "expectations": report.expectations,
         "drift": report.drift,
         **({"engine": report.engine} if report.engine else {}),  # nothing was made where nothing had changed
-        **({"mlflow_run": report.mlflow_run} if report.mlflow_run else {}),
+        "mlflow_run": report.mlflow_run,
         "progress_percentage": 100,
     }
 

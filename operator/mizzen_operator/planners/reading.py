@@ -105,7 +105,7 @@ def _crew(dataset: Dataset, observed: Observed, run: int) -> JobView | None:
 def _config(dataset: Dataset, observed: Observed, settings: Settings, run: int) -> WorkloadConfig:
     meta, status, spec = dataset.metadata, dataset.status, dataset.spec
     own = DriftReference(uri=status.uri, name=f"version {status.version}") if status.uri else None
-    newest = NewestVersion(version=status.version, fingerprint=status.fingerprint) if status.fingerprint else None
+    newest = NewestVersion(version=status.version, fingerprint=status.fingerprint or "")
     address = names.head_address(dataset.kind, meta.name, meta.namespace)
     return WorkloadConfig(
         kind="Dataset",

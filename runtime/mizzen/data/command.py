@@ -18,6 +18,8 @@ from mizzen_api.workload import DatasetReport, WorkloadConfig
 
 def run(config: WorkloadConfig, board: ProgressBoard) -> str:
     """Materialise what the configuration describes."""
+    from mizzen.registry.datasets import log_version
+
     assert config.dataset_spec is not None, "the operator sets datasetSpec for a Dataset"
     began = time.monotonic()
     now = DatasetReport()
@@ -40,12 +42,15 @@ def run(config: WorkloadConfig, board: ProgressBoard) -> str:
         secrets=read_secrets(config.dataset_spec),
         previous=config.previous.uri if config.previous else None,
         reference=config.reference.uri if config.reference else None,
+        newest=config.newest,
         reference_name=config.reference.name if config.reference else "the reference",
     )
     with PodEngine(config.dataset_spec, config.ray, board, lambda engine: tell(engine=engine)) as engine:
         version = make(request, on_progress, engine)
     rate = version.rows / max(1e-3, time.monotonic() - began)
-    board.update(dataset=report_of(version, rate).model_copy(update={"engine": now.engine}))
+    run, missing = log_version(config, version)
+    found = {"engine": now.engine, "mlflow_run": run, "mlflow_note": missing}
+    board.update(dataset=report_of(version, rate).model_copy(update=found))
     verb = "reused" if version.reused else "materialised"
     return f"{verb} {version.rows} rows as {version.fingerprint[:19]}…"
 

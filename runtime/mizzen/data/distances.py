@@ -80,7 +80,7 @@ def jensen_shannon(shares: Shares) -> Distance:
 
 
 def chi_square(shares: Shares) -> Distance:
-    """Cramér's V of the two-sample χ² test of homogeneity: the effect; the p-value is told, and decides nothing."""
+    """Cramér's V of the two-sample χ² test of homogeneity, 0..1: the effect; the p-value decides nothing."""
     n, m = float(shares.reference.sum()), float(shares.current.sum())
     together = shares.reference + shares.current
     there = together > 0
@@ -88,8 +88,9 @@ def chi_square(shares: Shares) -> Distance:
     observed = shares.reference[there], shares.current[there]
     chi2 = sum(float(((o - e) ** 2 / e).sum()) for o, e in zip(observed, expected, strict=True))
     freedom = max(1, int(there.sum()) - 1)
-    # N/(n·m)·χ² does not shrink when one side is small, as χ²/N would.
-    effect = math.sqrt(chi2 * (n + m) / (4 * n * m))
+    # The effect gives both sides the same weight: χ²/N would shrink when one is small, and N/(n·m)·χ² exceed 1.
+    p, q = shares.reference[there] / n, shares.current[there] / m
+    effect = math.sqrt(min(1.0, float(((p - q) ** 2 / (p + q)).sum()) / 2))
     return Distance(effect, math.sqrt(shares.chi2_noise * shares.per_row / 4), chi2_p_value(chi2, freedom))
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from mizzen.errors import UserError
 from mizzen_api import contract
 from mizzen_api.conditions import Reason
 from mizzen_api.dataset import DatasetSpec, DriftStatus, ExpectationCounts
+from mizzen_api.workload import NewestVersion
 
 if TYPE_CHECKING:
     from mizzen.data.drift import DriftReport
@@ -46,6 +47,7 @@ class Version:
     rows: int
     classes: tuple[str, ...]
     reused: bool
+    number: int = 0  # as status.version counts
     bad_rows: int = 0
     dropped_rows: int = 0
     expectations: ExpectationCounts | None = None
@@ -64,6 +66,7 @@ class Request:
     previous: str | None = None  # URI of the version whose schema this one must keep
     reference: str | None = None  # URI of the version that drift is measured against
     reference_name: str = "the reference"  # as the report calls it
+    newest: NewestVersion | None = None  # what the status says; without a status, the history beside the versions
     source: RowSource | None = None  # instead of spec.sources
 
     @property
@@ -99,7 +102,7 @@ def make(
     remembered = known.get(identity + shape) if identity else None
     if remembered is not None:
         log.info("the sources are as they were: %s", remembered)
-        return _reuse(request, remembered)
+        return _numbered(request, _reuse(request, remembered))
     chosen = runner(source)
     with store.scratch(request.home) as folder, Spool(folder) as spool:
         made = making.ingest(
@@ -117,7 +120,11 @@ def make(
     if identity:
         known.put(identity + shape, fingerprint)
     store.prune(request.home, spec.keep, fingerprint)
-    return found
+    return _numbered(request, found)
+
+
+def _numbered(request: Request, found: Version) -> Version:
+    return replace(found, number=store.History(request.home).record(found.fingerprint, request.newest))
 
 
 def _open(request: Request) -> RowSource:

@@ -76,6 +76,8 @@ def manifest(papers: Papers) -> dict[str, Any]:
         document["expectations"] = counts.to_wire()
     if drifted is not None:
         document["drift"] = drifted.to_wire()
+    if made.spec.drift is not None:
+        document["driftSettings"] = made.spec.drift.to_wire()
     return document
 
 

@@ -9,7 +9,7 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from mizzen.data.pipeline import Arrays, Pipeline, arrays
 from mizzen.errors import SystemError_
 from mizzen_api import contract
+from mizzen_api.workload import NewestVersion
 
 if TYPE_CHECKING:
     import polars as pl
@@ -66,31 +67,73 @@ def scratch(home: Path) -> Iterator[Path]:
             home.rmdir()  # where nothing was published, nothing is left
 
 
-class Known:
-    """Fingerprints by what the sources looked like from outside: sizes, times, ETags. Unchanged ones are not read."""
+class Notes:
+    """A small JSON file of texts by keys beside the versions. What cannot be read is empty: notes only save work."""
 
-    MOST = 100
+    MOST = 1000
 
-    def __init__(self, home: Path) -> None:
-        self._home, self._file = home, home / ".known.json"
+    def __init__(self, file: Path) -> None:
+        self._file = file
 
-    def get(self, identity: str) -> str | None:
-        """The fingerprint of a version that is still there."""
-        found = self._load().get(_digest(identity))
-        return found if found and is_published(self._home / found.removeprefix("sha256:")) else None
-
-    def put(self, identity: str, fingerprint: str) -> None:
-        entries = self._load() | {_digest(identity): fingerprint}
-        draft = self._file.with_suffix(f".{secrets.token_hex(4)}")
-        draft.write_text(json.dumps(dict(list(entries.items())[-self.MOST :])))
-        draft.replace(self._file)
-
-    def _load(self) -> dict[str, str]:
+    def all(self) -> dict[str, str]:
         try:
             found: dict[str, str] = json.loads(self._file.read_bytes())
         except (OSError, ValueError):
             return {}
         return found
+
+    def get(self, key: str) -> str | None:
+        return self.all().get(key)
+
+    def put(self, key: str, value: str) -> None:
+        if self.get(key) != value:
+            self.write(self.all() | {key: value})
+
+    def write(self, entries: Mapping[str, str]) -> None:
+        draft = self._file.with_suffix(f".{secrets.token_hex(4)}")
+        draft.write_text(json.dumps(dict(list(entries.items())[-self.MOST :])))
+        draft.replace(self._file)
+
+
+class Known:
+    """Fingerprints by what the sources looked like from outside: sizes, times, ETags. Unchanged ones are not read."""
+
+    def __init__(self, home: Path) -> None:
+        self._home, self._notes = home, Notes(home / ".known.json")
+
+    def get(self, identity: str) -> str | None:
+        """The fingerprint of a version that is still there."""
+        found = self._notes.get(_digest(identity))
+        return found if found and is_published(self._home / found.removeprefix("sha256:")) else None
+
+    def put(self, identity: str, fingerprint: str) -> None:
+        self._notes.put(_digest(identity), fingerprint)
+
+
+class History:
+    """Fingerprints by the numbers that versions have in a Dataset's status."""
+
+    def __init__(self, home: Path) -> None:
+        self._notes = Notes(home / contract.DATASET_VERSIONS)
+
+    def all(self) -> dict[int, str]:
+        return {int(number): fingerprint for number, fingerprint in self._notes.all().items()}
+
+    def record(self, fingerprint: str, newest: NewestVersion | None) -> int:
+        """The version's number: that of the newest where it is the same, else the next.
+
+        `newest` is what the status says. Without a status the history knows; a Dataset of the same name that was
+        deleted leaves no numbers above.
+        """
+        there = self.all()
+        if newest is None:
+            last = max(there, default=0)
+            newest = NewestVersion(version=last, fingerprint=there.get(last, ""))
+        number = newest.version + (fingerprint != newest.fingerprint)
+        wanted = {n: kept for n, kept in there.items() if n < number} | {number: fingerprint}
+        if wanted != there:
+            self._notes.write({str(n): kept for n, kept in sorted(wanted.items())})
+        return number
 
 
 def _digest(text: str) -> str:

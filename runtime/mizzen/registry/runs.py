@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mizzen.registry.client import patiently
+from mizzen.registry.client import PATIENCE_SECONDS, patiently
 from mizzen.registry.revision import code_revision
 from mizzen_api import contract
 from mizzen_api.workload import ResolvedDataset, WorkloadConfig
@@ -37,7 +37,7 @@ def run_tags(config: WorkloadConfig, config_hash: str) -> dict[str, str]:
     }
 
 
-def ensure_experiment(client: MlflowClient, name: str) -> str:
+def ensure_experiment(client: MlflowClient, name: str, patience: float = PATIENCE_SECONDS) -> str:
     """The experiment's id; two jobs may ask for it at the same time."""
     from mlflow.exceptions import MlflowException
 
@@ -54,10 +54,12 @@ def ensure_experiment(client: MlflowClient, name: str) -> str:
             assert again is not None
             return str(again.experiment_id)
 
-    return patiently(ensure, f"find experiment {name}")
+    return patiently(ensure, f"find experiment {name}", patience)
 
 
-def ensure_run(client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str]) -> str:
+def ensure_run(
+    client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str], patience: float = PATIENCE_SECONDS
+) -> str:
     """The id of the run with this uid and config hash, made if it is not there: a restarted head goes on with it."""
 
     def ensure() -> str:
@@ -67,7 +69,7 @@ def ensure_run(client: MlflowClient, experiment: str, name: str, tags: Mapping[s
             return str(found.info.run_id)
         return str(client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
 
-    return patiently(ensure, f"find run {name}")
+    return patiently(ensure, f"find run {name}", patience)
 
 
 @dataclass
@@ -76,13 +78,14 @@ class RunLog:
 
     client: MlflowClient
     run_id: str
+    patience: float = PATIENCE_SECONDS
     _metrics: list[Any] = field(default_factory=list)
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
         params = [Param(key, str(value)[:6000]) for key, value in values.items()]
-        patiently(lambda: self.client.log_batch(self.run_id, params=params), "log parameters")
+        patiently(lambda: self.client.log_batch(self.run_id, params=params), "log parameters", self.patience)
 
     def dataset(self, used: ResolvedDataset, manifest: Mapping[str, Any], context: str = "training") -> None:
         """The Dataset's version as an input of the run: MLflow then leads from a model to its data and back."""
@@ -98,7 +101,7 @@ class RunLog:
             profile=json.dumps({"rows": manifest.get("rows", {})}),
         )
         inputs = [DatasetInput(entry, [InputTag("mlflow.data.context", context)])]
-        patiently(lambda: self.client.log_inputs(self.run_id, datasets=inputs), "log the dataset")
+        patiently(lambda: self.client.log_inputs(self.run_id, datasets=inputs), "log the dataset", self.patience)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -109,9 +112,12 @@ class RunLog:
     def flush(self) -> None:
         while self._metrics:
             batch = self._metrics[:MAX_BATCH]
-            patiently(lambda batch=batch: self.client.log_batch(self.run_id, metrics=batch), "log metrics")  # type: ignore[misc]
+            self._send(batch)
             del self._metrics[: len(batch)]
+
+    def _send(self, batch: list[Any]) -> None:
+        patiently(lambda: self.client.log_batch(self.run_id, metrics=batch), "log metrics", self.patience)
 
     def end(self, status: str = "FINISHED") -> None:
         self.flush()
-        patiently(lambda: self.client.set_terminated(self.run_id, status), "end the run")
+        patiently(lambda: self.client.set_terminated(self.run_id, status), "end the run", self.patience)

@@ -21,6 +21,7 @@ from mizzen.errors import UserError
 from mizzen_api import contract
 from mizzen_api.conditions import Reason
 from mizzen_api.dataset import DatasetSpec
+from mizzen_api.dataset_drift import Drift
 
 
 def table(rows: int, shift: float = 0.0, kinds: str = "abc") -> pl.DataFrame:
@@ -140,6 +141,24 @@ def test_drift_has_the_first_as_its_reference(diff: VersionDiff) -> None:
     assert diff.drift.new_columns == ["extra"]
 
 
+def test_drift_is_measured_as_the_spec_says(tmp_path: Path, first: str) -> None:
+    strict = {"threshold": 0.0001, "exclude": ["number"], "method": "ks"}
+    made = make(tmp_path, "c.csv", table(700, shift=4.0), drift=strict)
+    drift = compare_versions(first, made).drift
+    assert drift is not None
+    features = {feature.column: feature for feature in drift.features}
+    assert "number" not in features
+    assert (features["size"].method, features["size"].drifted) == ("ks", True)
+    loose = compare_versions(first, made, Drift(method="ks", threshold=0.9)).drift
+    assert loose is not None and not any(feature.drifted for feature in loose.features)
+
+
+def test_sources_that_changed_show_their_rows(diff: VersionDiff) -> None:
+    gone, new = sorted(diff.sources, key=lambda change: change.kind, reverse=True)
+    assert (gone.kind, new.kind) == ("removed", "added")
+    assert gone.before.startswith("600 rows, ") and new.after.startswith("900 rows, ")
+
+
 def test_the_other_way_round_everything_is_turned_round(diff: VersionDiff, first: str, second: str) -> None:
     back = compare_versions(second, first)
     turned = {"added": "removed", "removed": "added", "changed": "changed"}
@@ -227,6 +246,8 @@ def test_names_and_versions_below_an_artifacts_folder(artifacts: Path, first: st
     assert locate(first, str(artifacts)) == first
     latest, previous = (locate(f"things@{word}", str(artifacts)) for word in ("latest", "previous"))
     assert latest != previous
+    assert locate("things@1", str(artifacts)).endswith(digests[0])
+    assert locate("things@2", artifacts.as_uri()).endswith(digests[1])
 
 
 @pytest.mark.parametrize(
@@ -235,6 +256,7 @@ def test_names_and_versions_below_an_artifacts_folder(artifacts: Path, first: st
         ("things@zzz", "there is no version things@zzz"),
         ("others@latest", "holds none"),
         ("things@previous", "there is no version things@previous"),
+        ("things@99999999", "there is no version things@99999999"),
     ],
 )
 def test_a_version_that_is_not_there_is_answered_with_those_that_are(

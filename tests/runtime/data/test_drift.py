@@ -284,6 +284,12 @@ def test_any_values_give_a_report_that_is_json(
 
 # The statistics themselves, against SciPy
 
+
+def test_cramers_v_ends_at_one_however_unlike_the_sizes() -> None:
+    found = distances.chi_square(Shares(np.array([20_000.0, 0.0]), np.array([0.0, 20.0])))
+    assert found.statistic == 1.0
+
+
 COUNTS = st.lists(st.integers(20, 400), min_size=4, max_size=4)
 
 
@@ -291,10 +297,10 @@ COUNTS = st.lists(st.integers(20, 400), min_size=4, max_size=4)
 @settings(max_examples=40, deadline=None)
 def test_statistics_of_counts_are_those_of_scipy(before: list[int], after: list[int]) -> None:
     shares = Shares(np.array(before, float), np.array(after, float))
-    chi2, p_value, *_ = stats.chi2_contingency([before, after], correction=False)
+    _, p_value, *_ = stats.chi2_contingency([before, after], correction=False)
     found = distances.chi_square(shares)
-    n, m = sum(before), sum(after)
-    assert found.statistic == pytest.approx(np.sqrt(chi2 * (n + m) / (4 * n * m)), abs=1e-9)
+    evened = [shares.reference / sum(before), shares.current / sum(after)]  # V of two samples of like size
+    assert found.statistic == pytest.approx(np.sqrt(stats.chi2_contingency(evened, correction=False)[0] / 2), abs=1e-9)
     assert found.p_value == pytest.approx(p_value, abs=0.01)
     p, q = shares.smooth
     divergence = (stats.entropy(p, (p + q) / 2, base=2) + stats.entropy(q, (p + q) / 2, base=2)) / 2

@@ -18,6 +18,7 @@ from mizzen.data.pipeline import Pipeline, RowError
 from mizzen.errors import UserError
 from mizzen_api.conditions import Reason
 from mizzen_api.dataset import DatasetSpec
+from mizzen_api.workload import NewestVersion
 
 from ..conftest import corpus, dataset_spec
 
@@ -67,7 +68,25 @@ def test_a_version_that_was_left_half_written_is_made_anew(tmp_path: Path) -> No
     again = materialize(dataset_spec(source), str(tmp_path / "a"), "ns", "d")
     assert not again.reused
     assert store.is_published(folder)
-    assert [path.name for path in folder.parent.iterdir() if not path.name.startswith(".known")] == [folder.name]
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
+
+
+def test_versions_are_counted_as_the_status_counts_them(tmp_path: Path) -> None:
+    source, spec = tmp_path / "in.csv", dataset_spec(tmp_path / "in.csv")
+
+    def made(rows: int, newest: NewestVersion | None) -> Version:
+        source.write_text(corpus(rows))
+        return make(Request(spec, str(tmp_path / "a"), "ns", "d", newest=newest))
+
+    first, second = made(120, None), made(121, None)
+    assert (first.number, second.number) == (1, 2)
+    assert made(121, None).number == 2, "the same again"
+    back = made(120, NewestVersion(version=2, fingerprint=second.fingerprint))
+    assert (back.number, back.fingerprint) == (3, first.fingerprint), "an old version may come back as a new one"
+    history = store.History(store.dataset_folder(str(tmp_path / "a"), "ns", "d"))
+    assert history.all() == {1: first.fingerprint, 2: second.fingerprint, 3: first.fingerprint}
+    assert made(121, NewestVersion(version=0, fingerprint="")).number == 1, "the Dataset was created anew"
+    assert history.all() == {1: second.fingerprint}
 
 
 def test_one_class_cannot_be_classified(tmp_path: Path) -> None:
@@ -204,7 +223,7 @@ def test_two_makers_of_one_version_publish_it_once(tmp_path: Path) -> None:
     assert len({version.uri for version in found}) == 1
     assert len(found) == 3
     folder = tmp_path / "a" / "datasets" / "ns" / "d"
-    assert len([path for path in folder.iterdir() if not path.name.startswith(".known")]) == 1
+    assert len([path for path in folder.iterdir() if path.is_dir()]) == 1
 
 
 def test_three_rows_cannot_fill_three_parts(tmp_path: Path) -> None:

@@ -92,9 +92,12 @@ class VersionDiff:
 
 
 def compare_versions(a: str | Path, b: str | Path, settings: Drift | None = None) -> VersionDiff:
-    """From version `a` to version `b`, each a folder or a URI. UserError where there is no version."""
+    """From version `a` to version `b`, each a folder or a URI. UserError where there is no version.
+
+    Without `settings` drift is measured as the spec says that `b` was made by, or by the defaults.
+    """
     before, after = load(a), load(b)
-    drift, note = _drift(before, after, settings or Drift())
+    drift, note = _drift(before, after, settings or after.drift_settings or Drift())
     return VersionDiff(
         a=Side(before.uri, before.fingerprint, before.code_version),
         b=Side(after.uri, after.fingerprint, after.code_version),

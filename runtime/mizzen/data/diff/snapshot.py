@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from mizzen.data.expectations.results import Outcome
 from mizzen.errors import UserError
 from mizzen_api import contract
 from mizzen_api.conditions import Reason
+from mizzen_api.dataset_drift import Drift
 
 if TYPE_CHECKING:
     from mizzen.data.profiles import Profile
@@ -39,6 +40,7 @@ class Snapshot:
     profile_note: str = ""  # why there is no profile
     counts: dict[str, int] = field(default_factory=dict)  # bad and dropped rows
     code_version: str = ""
+    drift_settings: Drift | None = None  # of the spec that it was made by
 
 
 def load(uri: str | Path) -> Snapshot:
@@ -78,6 +80,7 @@ def load(uri: str | Path) -> Snapshot:
         profile_note=note,
         counts={name: int(manifest.get(name, 0)) for name in ("badRows", "droppedRows")},
         code_version=manifest.get("codeVersion", ""),
+        drift_settings=Drift.model_validate(manifest["driftSettings"]) if "driftSettings" in manifest else None,
     )
 
 
@@ -125,7 +128,8 @@ def _reader(where: str) -> Callable[[str], bytes | None]:
 def locate(reference: str, artifacts_uri: str = "", namespace: str = "default") -> str:
     """The folder that a reference names: itself, or for NAME@VERSION the one below the artifacts folder.
 
-    VERSION is the beginning of a fingerprint, latest, or previous. UserError names the versions there are.
+    VERSION is a number of status.version, the beginning of a fingerprint, latest, or previous. UserError names the
+    versions there are.
     """
     match = _NAME_AT_VERSION.fullmatch(reference)
     if match is None or Path(reference).exists():
@@ -137,19 +141,39 @@ def locate(reference: str, artifacts_uri: str = "", namespace: str = "default") 
             f"{reference} lies in an artifacts folder: name it with --artifacts or ${contract.ENV_ARTIFACTS_URI}",
         )
     home = f"{artifacts_uri.rstrip('/')}/datasets/{namespace}/{name}"
-    versions = _versions(home)
-    if wanted in NEWEST:
-        place = NEWEST.index(wanted)
-        found = versions[place : place + 1]
-    else:
-        found = [version for version in versions if version.startswith(wanted)]
+    versions, numbers = _versions(home), _numbers(home)
+    found = _named(wanted, versions, numbers)
     if len(found) == 1:
         return f"{home}/{found[0]}"
-    there = ", ".join(version[:12] for version in versions[:10]) or "none"
+    told = {version: number for number, version in numbers.items()}
+    listed = [f"{told[version]} ({version[:12]})" if version in told else version[:12] for version in versions[:10]]
     problem = "there is no version" if not found else f"{len(found)} versions begin like"
     raise UserError(
-        Reason.SOURCE_UNREADABLE, f"{problem} {reference}: {home} holds {there}; name one by how its fingerprint begins"
+        Reason.SOURCE_UNREADABLE,
+        f"{problem} {reference}: {home} holds {', '.join(listed) or 'none'}; name one by its number, or by how its "
+        "fingerprint begins",
     )
+
+
+def _named(wanted: str, versions: list[str], numbers: Mapping[int, str]) -> list[str]:
+    """Versions that a word may mean; a number that the Dataset has counted to is one, whatever fingerprints say."""
+    if wanted in NEWEST:
+        place = NEWEST.index(wanted)
+        counted = [version for _, version in sorted(numbers.items(), reverse=True) if version in versions]
+        return (counted or versions)[place : place + 1]
+    if wanted.isdecimal() and int(wanted) in numbers:
+        return [version for version in versions if version == numbers[int(wanted)]]
+    return [version for version in versions if version.startswith(wanted)]
+
+
+def _numbers(home: str) -> dict[int, str]:
+    """Fingerprints by number, as store.History wrote them."""
+    text = _reader(home)(contract.DATASET_VERSIONS)
+    try:
+        entries = json.loads(text or b"{}")
+        return {int(number): str(fingerprint).removeprefix("sha256:") for number, fingerprint in entries.items()}
+    except (ValueError, AttributeError):
+        return {}
 
 
 def _versions(home: str) -> list[str]:
