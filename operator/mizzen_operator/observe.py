@@ -24,6 +24,7 @@ from mizzen_api.contract import (
 from mizzen_api.workload import Progress, WorkloadConfig
 from mizzen_operator import names, trouble, views
 from mizzen_operator.children.httproute import API_VERSION as ROUTE_API
+from mizzen_operator.children.materialize import secrets_of
 from mizzen_operator.interfaces import Cluster, Registry, Workloads
 from mizzen_operator.observed import GatewayView, JobView, ModelAnswer, Observed, PodView, RouteView, Traffic
 from mizzen_operator.plan import Key, Manifest, Memory, RayJob, Ref, Resource
@@ -80,8 +81,15 @@ class Observer:
             has_token=await self._has_token(dataset),
             fresh_token=secrets.token_hex(32),
             has_claim=await self._claim(dataset.metadata.namespace),
+            missing_secrets=await self._missing_secrets(dataset),
             servers=await self._servers(dataset),
         )
+
+    async def _missing_secrets(self, dataset: Dataset) -> tuple[str, ...]:
+        """The kubelet would wait for them without a word in the pod's status."""
+        names = sorted({name for name, _ in secrets_of(dataset)})
+        found = [await self.cluster.get(Ref("v1", "Secret", dataset.metadata.namespace, name)) for name in names]
+        return tuple(name for name, secret in zip(names, found, strict=True) if secret is None)
 
     async def _has_token(self, dataset: Dataset) -> bool:
         if dataset.spec.engine == "polars":

@@ -282,6 +282,15 @@ def test_secrets_are_mounted_as_files():
     assert "secretKeyRef" not in str(pod_spec), "secrets are files, never environment"
 
 
+def test_a_secret_that_is_not_there_is_named_and_waited_for():
+    mds = edited(dataset(), sources=[{"uri": "s3://raw/x.csv", "secretRef": {"name": "bucket"}}])
+    plan = decide(mds, Observed(missing_secrets=("bucket",)))
+    assert said(plan, READY)[:2] == ("False", "Pending")
+    assert "There is no Secret 'bucket' in this namespace" in said(plan, READY)[2]
+    assert (plan.apply, plan.look_again) == ((), 10)
+    assert said(decide(after(mds, plan), Observed()), READY)[1] == "Materializing"
+
+
 def test_a_job_may_go_once_its_report_is_in_the_status():
     mds = edited(dataset(), ttlSecondsAfterFinished=0)
     job = child(decide(mds, Observed()), "Job", f"tweets-data-{mds.metadata.generation}")

@@ -27,7 +27,7 @@ def materialize_job(dataset: Dataset, run: int, settings: Settings) -> Manifest:
         config=name,
         token=names.token(dataset.kind, dataset.metadata.name) if spec.engine != "polars" else "",
         artifacts=True,
-        secrets=_secrets(dataset),
+        secrets=secrets_of(dataset),
     )
     job = _job(dataset, name, contract.ROLE_MATERIALIZE, workload, settings)
     job["spec"] |= {"backoffLimit": spec.backoff_limit, "podFailurePolicy": failure_policy()}
@@ -52,7 +52,7 @@ def materialize_workers_job(dataset: Dataset, run: int, settings: Settings) -> M
     return job
 
 
-def _secrets(dataset: Dataset) -> tuple[tuple[str, str], ...]:
+def secrets_of(dataset: Dataset) -> tuple[tuple[str, str], ...]:
     """(Secret, key), without a key for all of it. A Secret that is mounted whole needs no mount for a key of it."""
     whole = {source.secret_ref.name for source in dataset.spec.sources if source.secret_ref is not None}
     keys = [source.sql.secret_ref for source in dataset.spec.sources if source.sql is not None]

@@ -22,6 +22,7 @@ from mizzen_operator.planners.failures import Outcome, last_words, outcome, stuc
 from mizzen_operator.settings import Settings
 
 PROGRESS_INTERVAL = 3.0
+SECRET_INTERVAL = 10.0  # Secrets are not watched
 # Reasons of a Ready that is False while a first reading is still to come to its end.
 _UNDER_WAY = {Reason.MATERIALIZING, Reason.PENDING, Reason.WORKERS_PENDING, Reason.SUSPENDED}
 LONGEST_WAIT = 3600.0  # clocks are set anew sometimes; a look an hour costs nothing
@@ -47,13 +48,11 @@ def _first_reading(dataset: Dataset, observed: Observed, now: datetime, settings
     stale = reading.leftovers(dataset, observed, 0, running=True)
     if dataset.spec.suspend:
         return _suspended(dataset, observed, now)
-    if reading.service_name(dataset):
-        text = "spec.drift.reference: modelservice cannot be measured against yet; set previous, or dataset"
-        return _plan(dataset, now, "False", Reason.INVALID_PARAMETERS, text, delete=stale)
-    missing = _missing_reference(dataset, observed)
-    if missing:
-        return _plan(dataset, now, "False", Reason.PENDING, missing, delete=stale, look_again=None)
     job = reading.job(dataset, observed, 0)
+    waiting = _waiting(dataset, observed) if job is None or not job.ended else None
+    if waiting is not None:
+        look_again = SECRET_INTERVAL if observed.missing_secrets else None
+        return _plan(dataset, now, "False", *waiting, delete=stale, look_again=look_again)
     if job is None:
         text = "Reading the sources" if dataset.status.version == 0 else "Reading the sources of the edited spec"
         children = reading.children(dataset, observed, settings, 0)
@@ -163,15 +162,20 @@ def _refresh_under_way(dataset: Dataset, observed: Observed, now: datetime, sett
     return replace(done, look_again=0.1)
 
 
-def _missing_reference(dataset: Dataset, observed: Observed) -> str:
-    """Why the Dataset that drift is measured against cannot be used yet."""
-    name = reading.reference_name(dataset)
-    if name is None:
-        return ""
-    other = observed.dataset
-    if other is None:
-        return f"Dataset {name!r}, which spec.drift.datasetRef names, does not exist yet"
-    return "" if other.status.uri else f"Dataset {name!r}, which spec.drift.datasetRef names, has no version yet"
+def _waiting(dataset: Dataset, observed: Observed) -> tuple[Reason, str] | None:
+    """What must be there before anything is read, and is not."""
+    if reading.service_name(dataset):
+        text = "spec.drift.reference: modelservice cannot be measured against yet; set previous, or dataset"
+        return Reason.INVALID_PARAMETERS, text
+    name, other = reading.reference_name(dataset), observed.dataset
+    if name is not None and other is None:
+        return Reason.PENDING, f"Dataset {name!r}, which spec.drift.datasetRef names, does not exist yet"
+    if name is not None and other is not None and not other.status.uri:
+        return Reason.PENDING, f"Dataset {name!r}, which spec.drift.datasetRef names, has no version yet"
+    for missing in observed.missing_secrets:
+        text = f"There is no Secret {missing!r} in this namespace, which spec.sources names: create it"
+        return Reason.PENDING, text
+    return None
 
 
 def _report(end: Outcome) -> DatasetReport | None:

@@ -13,6 +13,7 @@ from mizzen.workload.progress import ProgressBoard
 from mizzen_api import contract
 from mizzen_api.conditions import Reason
 from mizzen_api.dataset import DatasetSpec
+from mizzen_api.dataset_sources import ACCESS_KEYS
 from mizzen_api.workload import DatasetReport, WorkloadConfig
 
 
@@ -74,13 +75,19 @@ def read_secrets(spec: DatasetSpec, folder: Path = Path(contract.SECRETS_DIR)) -
     """The values that sources ask for, as NAME/KEY; the operator mounts them as files."""
     found = {}
     for source in spec.sources:
-        if source.sql is None:
-            continue
-        reference = source.sql.secret_ref
-        file = folder / reference.name / reference.key
-        try:
-            found[f"{reference.name}/{reference.key}"] = file.read_text().strip()
-        except OSError as error:
-            message = f"the key {reference.key!r} of Secret {reference.name!r} is not mounted: {error.strerror}"
-            raise SystemError_(message, Reason.SOURCE_UNREADABLE) from error
+        if source.sql is not None:
+            reference = source.sql.secret_ref
+            found[f"{reference.name}/{reference.key}"] = _value(folder, reference.name, reference.key)
+        elif source.secret_ref is not None:
+            name = source.secret_ref.name
+            there = [key for key in ACCESS_KEYS if (folder / name / key).exists()]
+            found |= {f"{name}/{key}": _value(folder, name, key) for key in there}
     return found
+
+
+def _value(folder: Path, name: str, key: str) -> str:
+    try:
+        return (folder / name / key).read_text().strip()
+    except OSError as error:
+        message = f"the key {key!r} of Secret {name!r} is not mounted: {error.strerror}"
+        raise SystemError_(message, Reason.SOURCE_UNREADABLE) from error

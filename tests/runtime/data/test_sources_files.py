@@ -361,9 +361,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, body: bool) -> None:
         status = int(self.path.strip("/").partition(".")[0]) if self.path[1].isdigit() else 200
-        if self.path == "/secret.csv" and self.headers.get("Authorization") != "Basic bWU6cEBzcw==":
+        given = self.headers.get("Authorization")
+        if given != {"/secret.csv": "Basic bWU6cEBzcw==", "/token.csv": "Bearer t-0-k"}.get(self.path, given):
             status = 401
+        if self.path == "/open.csv" and given:
+            status = 400  # nobody was to send credentials here
+        if self.path in {"/away.csv", "/near.csv"}:
+            status, host = 302, "localhost" if self.path == "/away.csv" else "127.0.0.1"
         self.send_response(status)
+        if status == 302:
+            where = "open" if host == "localhost" else "token"
+            self.send_header("Location", f"http://{host}:{self.server.server_port}/{where}.csv")  # type: ignore[attr-defined]
         self.send_header("ETag", '"v1"')
         self.send_header("Content-Length", str(len(self.content) if status == 200 else 0))
         self.end_headers()
@@ -396,6 +404,41 @@ def test_http_is_read_with_credentials_that_are_never_shown(web: str) -> None:
     error = refused(f"http://me:wrong@{web}/secret.csv")
     assert "401" in error.message
     assert "wrong" not in error.message
+
+
+def with_secret(uri: str, **values: str) -> RowSource:
+    source = Source.model_validate({"uri": uri, "secretRef": {"name": "web"}})
+    return open_sources([source], secrets={f"web/{key}": value for key, value in values.items()})
+
+
+def test_http_takes_credentials_from_a_secret(web: str) -> None:
+    for path, secret in (
+        ("secret", {"username": "me", "password": "p@ss"}),
+        ("token", {"token": "t-0-k"}),
+        ("near", {"token": "t-0-k"}),  # a redirect on the same host
+        ("away", {"token": "t-0-k"}),  # one to another host, which must not learn the token
+    ):
+        source = with_secret(f"http://{web}/{path}.csv", **secret)
+        assert sum(chunk.height for chunk in source.chunks()) == 5000, path
+    with pytest.raises(UserError, match="401") as error:
+        with_secret(f"http://{web}/token.csv", token="not-it")
+    assert "not-it" not in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("uri", "values", "said"),
+    [
+        ("http://x/y.csv", {}, "the Secret 'web' has none of the keys that http:// can use: username, password, token"),
+        ("http://x/y.csv", {"accessKeyId": "a"}, "has none of the keys that http:// can use"),
+        ("s3://x/y.csv", {"accessKeyId": "a"}, "needs both of accessKeyId and secretAccessKey, or neither"),
+        ("ftp://x/y.csv", {"token": "t"}, "secretRef is for s3:// and http(s)://, not for ftp://"),
+        ("/data/y.csv", {"token": "t"}, "secretRef is for s3:// and http(s)://, not for paths"),
+    ],
+)
+def test_a_secret_that_does_not_fit_is_told(uri: str, values: dict[str, str], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        with_secret(uri, **values)
+    assert said in error.value.message
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,8 +17,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from mizzen.data.command import read_secrets
 from mizzen.data.sources import RowSource, open_sources
+from mizzen.data.sources.access import access_of
 from mizzen.errors import SystemError_, UserError
+from mizzen_api.dataset import DatasetSpec
 from mizzen_api.dataset_sources import Source
 
 pytestmark = pytest.mark.cluster
@@ -143,3 +147,25 @@ def test_an_endpoint_that_is_away_is_worth_another_try(s3: str, monkeypatch: pyt
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed}")
     with pytest.raises(SystemError_, match=r"cannot read source s3://raw/in\.csv"):
         list(opened("s3://raw/in.csv").chunks())
+
+
+def test_keys_and_endpoint_come_from_a_secret(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the operator mounts it: files, and nothing of them in the environment or in what is said."""
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    put(endpoint, "raw/secret/in.csv", b"n,y\n" + b"".join(b"%d,%d\n" % (n, n % 2) for n in range(60)))
+    values = {"accessKeyId": ACCESS, "secretAccessKey": SECRET, "endpoint": endpoint, "region": "us-east-1"}
+    (tmp_path / "bucket").mkdir()
+    for key, value in values.items():
+        (tmp_path / "bucket" / key).write_text(value + "\n")
+    source = {"uri": "s3://raw/secret/*.csv", "secretRef": {"name": "bucket"}}
+    spec = DatasetSpec.model_validate({"sources": [source], "target": "y", "targetType": "class"})
+    secrets = read_secrets(spec, tmp_path)
+    found = open_sources(spec.sources, secrets=secrets)
+    assert sum(chunk.height for chunk in found.chunks()) == 60
+    (tmp_path / "bucket" / "secretAccessKey").write_text("wrong-one")
+    with pytest.raises(UserError) as error:
+        list(open_sources(spec.sources, secrets=read_secrets(spec, tmp_path)).chunks())
+    said = "".join(traceback.format_exception(error.value)) + repr(access_of(spec.sources[0], secrets))
+    assert "cannot read source s3://raw/secret" in said
+    assert not [value for value in (SECRET, "wrong-one") if value in said]

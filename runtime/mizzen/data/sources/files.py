@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit, urlunsplit
 
+from mizzen.data.sources.access import ANYBODY, Access
 from mizzen.errors import MizzenError, SystemError_, UserError
 from mizzen_api.conditions import Reason
 
@@ -71,25 +72,25 @@ def shown(uri: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path, "", "")) if host != parts.netloc or parts.query else uri
 
 
-def find(uri: str) -> list[File]:
+def find(uri: str, access: Access = ANYBODY) -> list[File]:
     """The files of a path, folder, glob or URI, sorted by name. UserError SourceUnreadable when there is none."""
     with reading(uri):
-        files = _find(uri)
+        files = _find(uri, access)
     if not files:
         raise UserError(Reason.SOURCE_UNREADABLE, f"cannot read source {shown(uri)}: no file matches")
     return files
 
 
-def _find(uri: str) -> list[File]:
+def _find(uri: str, access: Access) -> list[File]:
     scheme = uri.partition("://")[0] if "://" in uri else ""
     if uri.startswith(PACKAGE_SCHEME):
         return _local(_package_file(uri), lambda path, root: uri if path == root else f"{uri}/{path.relative_to(root)}")
     if scheme in {"", "file"}:
         return _local_files(uri)
     if scheme in {"http", "https"}:
-        return [_http(uri)]
+        return [_http(uri, access)]
     if scheme in {"s3", "s3a", "gs", "gcs"}:
-        return _bucket_files(uri, scheme)
+        return _bucket_files(uri, scheme, access)
     return _fsspec_files(uri)
 
 
@@ -143,14 +144,17 @@ def _local_file(path: Path, uri: str) -> File:
 
 
 @lru_cache(maxsize=8)
-def _bucket(scheme: str, endpoint: str | None, region: str) -> Any:
-    """The client of an object store. Credentials come from the environment, as everywhere."""
+def _bucket(scheme: str, endpoint: str | None, region: str, access: Access) -> Any:
+    """The client of an object store. Without a Secret's, credentials come from the environment, as everywhere."""
     from pyarrow import fs
 
     if scheme.startswith("g"):
         return fs.GcsFileSystem()
     split = urlsplit(endpoint or "")
     return fs.S3FileSystem(
+        access_key=access.access_key_id,
+        secret_key=access.secret_access_key,
+        session_token=access.session_token,
         endpoint_override=split.netloc or None,
         scheme=split.scheme or "https",
         region=region,
@@ -160,12 +164,12 @@ def _bucket(scheme: str, endpoint: str | None, region: str) -> Any:
     )
 
 
-def _bucket_files(uri: str, scheme: str) -> list[File]:
+def _bucket_files(uri: str, scheme: str, access: Access) -> list[File]:
     from pyarrow import fs
 
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    bucket = _bucket(scheme, endpoint, region)
+    endpoint = access.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = access.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    bucket = _bucket(scheme, endpoint, region, access)
     key = uri.partition("://")[2].rstrip("/")
     if wild := _GLOB.search(key):
         root = key[: wild.start()].rpartition("/")[0]
@@ -205,11 +209,11 @@ def _fsspec_files(uri: str) -> list[File]:
     return [file(found) for found in sorted(paths)]
 
 
-def _http(uri: str) -> File:
+def _http(uri: str, access: Access) -> File:
     from mizzen.data.sources import http
 
-    size, stamp = http.head(uri, TIMEOUT_S)
-    return File(shown(uri), size, stamp, lambda: http.open_(uri, TIMEOUT_S))
+    size, stamp = http.head(uri, TIMEOUT_S, access)
+    return File(shown(uri), size, stamp, lambda: http.open_(uri, TIMEOUT_S, access))
 
 
 def glob_pattern(pattern: str) -> re.Pattern[str]:

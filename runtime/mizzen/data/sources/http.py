@@ -7,13 +7,15 @@ from http.client import HTTPException, HTTPResponse
 from typing import Any, BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from mizzen.data.sources.access import ANYBODY, Access
 
 
-def head(uri: str, timeout: float) -> tuple[int | None, str]:
+def head(uri: str, timeout: float, access: Access = ANYBODY) -> tuple[int | None, str]:
     """Size and ETag (or time of change) as far as the server tells them."""
     try:
-        with _answer(uri, "HEAD", timeout) as answer:
+        with _answer(uri, "HEAD", timeout, access) as answer:
             size = answer.headers.get("Content-Length")
             stamp = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
             return (int(size) if size and size.isdigit() else None), stamp
@@ -24,22 +26,21 @@ def head(uri: str, timeout: float) -> tuple[int | None, str]:
         raise
 
 
-def open_(uri: str, timeout: float) -> BinaryIO:
-    return io.BufferedReader(_Body(_answer(uri, "GET", timeout)), 1 << 20)
+def open_(uri: str, timeout: float, access: Access = ANYBODY) -> BinaryIO:
+    return io.BufferedReader(_Body(_answer(uri, "GET", timeout, access)), 1 << 20)
 
 
-def _answer(uri: str, method: str, timeout: float) -> HTTPResponse:
+def _answer(uri: str, method: str, timeout: float, access: Access) -> HTTPResponse:
     parts = urlsplit(uri)
     if parts.scheme not in {"http", "https"}:
         raise ValueError(f"{parts.scheme} is not http or https")
     user, _, host = parts.netloc.rpartition("@")
     request = Request(urlunsplit(parts._replace(netloc=host)), method=method)  # noqa: S310 (checked above)
-    if user:
-        from base64 import b64encode
-
-        request.add_header("Authorization", f"Basic {b64encode(unquote(user).encode()).decode()}")
+    authorization = access.authorization or _in_the_uri(user)
+    if authorization:
+        request.add_header("Authorization", authorization)
     try:
-        answer: HTTPResponse = urlopen(request, timeout=timeout)  # noqa: S310
+        answer: HTTPResponse = build_opener(_Redirects).open(request, timeout=timeout)
     except HTTPError:
         raise
     except URLError as error:
@@ -47,6 +48,21 @@ def _answer(uri: str, method: str, timeout: float) -> HTTPResponse:
     except HTTPException as error:
         raise ConnectionError(f"{host} does not speak HTTP: {error!r}") from error
     return answer
+
+
+def _in_the_uri(user: str) -> str | None:
+    name, _, password = user.partition(":")
+    return Access(username=unquote(name), password=unquote(password)).authorization if user else None
+
+
+class _Redirects(HTTPRedirectHandler):
+    """Another host that the server points to must not learn the credentials."""
+
+    def redirect_request(self, req: Request, *rest: Any) -> Request | None:
+        following = super().redirect_request(req, *rest)
+        if following is not None and following.host != req.host:
+            following.remove_header("Authorization")
+        return following
 
 
 class _Body(io.RawIOBase):

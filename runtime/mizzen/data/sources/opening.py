@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import PurePosixPath
 
 from mizzen.data.sources import files, folders, idx, streams
+from mizzen.data.sources.access import Access, access_of
 from mizzen.data.sources.columnar import MAGICS, ColumnarFile
 from mizzen.data.sources.delimited import CsvFile
 from mizzen.data.sources.files import File
@@ -41,7 +42,8 @@ def open_sources(
     """The rows of all sources. Files are looked for here; they are read when schema() or chunks() is called.
 
     `text_columns` are strings exactly as written. `schema` has types that are not to be inferred. `secrets` has the
-    database's URL for each Secret that a source names, as NAME or NAME/KEY. UserError when a source cannot be found.
+    values of the Secrets that sources name, as NAME/KEY; a database's URL may be under NAME alone. UserError when a
+    source cannot be found.
     """
     if not sources or sources[0].join:
         raise UserError(
@@ -67,28 +69,29 @@ def _parts(source: Source, text_columns: Collection[str], secrets: Mapping[str, 
         return [Query(source.sql, url)]
     if source.uri is None:
         raise UserError(Reason.INVALID_PARAMETERS, "sources: a source has either uri or sql")
-    found = files.find(source.uri)
+    access = access_of(source, secrets)
+    found = files.find(source.uri, access)
     kind: str = source.format
     if kind == "auto" and len(found) > 1:
         found, kind = _of_one_kind(found)
     if kind in {"images", "text"}:
         return [folders.Folder(source.uri, found, kind)]
-    return [_file(file, _kind(file) if kind == "auto" else kind, source, text_columns) for file in found]
+    return [_file(file, _kind(file) if kind == "auto" else kind, source, text_columns, access) for file in found]
 
 
-def _file(file: File, kind: str, source: Source, text_columns: Collection[str]) -> Part:
+def _file(file: File, kind: str, source: Source, text_columns: Collection[str], access: Access) -> Part:
     if kind in {"json", "jsonl"}:
         return JsonFile(file, kind == "jsonl", text_columns)
     if kind in {"parquet", "arrow"}:
         return ColumnarFile(file, text_columns)
     if kind == "idx":
-        return idx.IdxFile(file, _labels(file, source.labels))
+        return idx.IdxFile(file, _labels(file, source.labels, access))
     return CsvFile(file, source.csv or Csv(), text_columns)
 
 
-def _labels(file: File, given: str | None) -> File | None:
+def _labels(file: File, given: str | None, access: Access) -> File | None:
     beside = given or idx.labels_beside(file.uri)
-    return files.find(beside)[0] if beside else None
+    return files.find(beside, access)[0] if beside else None
 
 
 def _of_one_kind(found: Sequence[File]) -> tuple[list[File], str]:
