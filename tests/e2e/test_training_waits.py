@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,21 @@ def uid(platform: Platform, job: str) -> str:
     return str(platform.get(f"job/{job}", "-n", NAMESPACE)["metadata"]["uid"])
 
 
+def heads(platform: Platform) -> list[str]:
+    """Names of the head's pods that run."""
+    pods = platform.pods("mizzen.dev/name=waits,mizzen.dev/role=head", NAMESPACE)
+    return [pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") == "Running"]
+
+
+def evict(platform: Platform) -> str:
+    """What a drain does, done to the head; returns the pod's name."""
+    (name,) = until(lambda: heads(platform) or None, WITHIN)
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": NAMESPACE}}
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/eviction"
+    platform.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
+    return name
+
+
 def test_code_image_and_quota_one_after_the_other(platform: Platform, data: str) -> None:
     job = here(
         manifests.training(
@@ -63,6 +79,7 @@ def test_code_image_and_quota_one_after_the_other(platform: Platform, data: str)
             "waits",
             code={"configMapRef": {"name": "net"}},
             image="registry.invalid/nobody/made:this",
+            runPolicy={"backoffLimit": 0},
             scaling={"maxWorkers": 1, "resourcesPerWorker": {"cpu": "200m", "memory": "1Gi"}},
         )
     )
@@ -78,6 +95,17 @@ def test_code_image_and_quota_one_after_the_other(platform: Platform, data: str)
     platform.apply(job)
     until(says(platform, "WorkersPending", "0 of at least 1 workers", "exceeded quota: small"), WITHIN)
 
+    # A head that is evicted is no failure: the backoffLimit of none holds.
+    evicted = evict(platform)
+    until(lambda: [pod for pod in heads(platform) if pod != evicted] or None, WITHIN)
+    until(says(platform, "WorkersPending", "exceeded quota: small"), WITHIN)
+
+    # As Kueue would take quota away and give it back.
+    platform.kubectl("patch", "job/waits-train-head", "-n", NAMESPACE, "-p", '{"spec": {"suspend": true}}')
+    until(says(platform, "Queued", "Job waits-train-head"), WITHIN)
+    platform.kubectl("patch", "job/waits-train-head", "-n", NAMESPACE, "-p", '{"spec": {"suspend": false}}')
+    until(lambda: heads(platform) or None, WITHIN)
+
     head = uid(platform, "waits-train-head")
     job["spec"]["scaling"]["maxWorkers"] = 2
     platform.apply(job)
@@ -86,6 +114,8 @@ def test_code_image_and_quota_one_after_the_other(platform: Platform, data: str)
     assert uid(platform, "waits-train-head") == head, "the head runs on"
 
     platform.kubectl("delete", "resourcequota", "small", "-n", NAMESPACE)
-    until(lambda: condition(platform, "trainingjob/waits")["status"] == "True" or None, 150)
+    until(lambda: condition(platform, "trainingjob/waits")["status"] != "Unknown" or None, 150)
+    ended = condition(platform, "trainingjob/waits")
+    assert ended["status"] == "True", ended
     assert platform.get("trainingjob/waits", "-n", NAMESPACE)["status"]["accelerator"] == "cpu"
     platform.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
