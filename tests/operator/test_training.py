@@ -55,6 +55,11 @@ def env(spec: Manifest) -> dict[str, str]:
     return {entry["name"]: entry["value"] for entry in spec["containers"][0]["env"] if "value" in entry}
 
 
+def unscheduled(spec: Manifest) -> list[Manifest]:
+    """Tolerations, without those of nodes that do not answer."""
+    return [t for t in spec.get("tolerations", []) if not t["key"].startswith("node.kubernetes.io/")]
+
+
 # Accelerators
 
 
@@ -66,10 +71,10 @@ def test_a_worker_asks_for_what_the_cluster_offers(row):
     spec = template(plan)
     amounts = {"cpu": "2", "memory": "1Gi"} | ({row.resource: "4"} if row.resource else {})
     assert spec["containers"][0]["resources"] == {"requests": amounts, "limits": amounts}
-    taints = [{"key": row.resource, "operator": "Exists", "effect": "NoSchedule"}] if row.resource else None
-    assert spec.get("tolerations") == taints
+    taints = [{"key": row.resource, "operator": "Exists", "effect": "NoSchedule"}] if row.resource else []
+    assert unscheduled(spec) == taints
     assert row.environment.items() <= env(spec).items()
-    assert "tolerations" not in template(plan, "train-train-head"), "the head trains nothing"
+    assert unscheduled(template(plan, "train-train-head")) == [], "the head trains nothing"
     assert plan.status.accelerator == config_of(plan).accelerator == row.vendor
 
 
@@ -84,7 +89,7 @@ def test_the_chart_says_where_the_nodes_are():
     plan = decide(training(), Observed(dataset=ready_dataset(), offers=frozenset({"nvidia.com/gpu"})), NOW, settings)
     spec = template(plan)
     assert spec["nodeSelector"] == {"pool": "mi300"}
-    assert spec["tolerations"][1:] == [lab]
+    assert unscheduled(spec)[1:] == [lab]
     assert plan.status.accelerator == "amd", "what the chart says counts more than what nodes show"
 
 
@@ -311,6 +316,12 @@ def test_a_head_that_was_taken_away_is_no_attempt():
     again = pod(ROLE_HEAD, observed.head, name="b2", phase="Failed", exit_code=1, termination="boom")
     message = said(decide(job, replace(observed, pods=(crash, drained, again, alive))), SUCCEEDED)[2]
     assert message == "Attempt 3 of 4; the last failed: boom"
+
+
+def test_pods_leave_a_node_that_does_not_answer_after_half_a_minute():
+    for name in ("train-train-head", "train-train-workers"):
+        waits = {t["key"]: t["tolerationSeconds"] for t in template(first(training()), name)["tolerations"]}
+        assert waits == {"node.kubernetes.io/not-ready": 30, "node.kubernetes.io/unreachable": 30}
 
 
 # The metric of the table

@@ -13,6 +13,7 @@ from mizzen_operator.settings import Settings
 CONTAINER = "main"
 # The group that owns mounted volumes; the images run as the user of the same number.
 USER = 65532
+LOST_NODE_SECONDS = 30  # before pods of a Ray cluster are replaced elsewhere
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def template(workload: Workload, labels: dict[str, str], annotations: dict[str, 
     return {
         "metadata": {"labels": labels, "annotations": annotations},
         "spec": {
-            **_placement(workload.devices),
+            **_placement(workload),
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "restartPolicy": workload.restart_policy,
@@ -89,13 +90,27 @@ def _amounts(resources: Resources, devices: Devices) -> dict[str, str]:
     return {name: amount for name, amount in amounts.items() if amount is not None}
 
 
-def _placement(devices: Devices) -> Manifest:
-    """Clusters keep other pods off nodes with accelerators by a taint with the resource's name."""
-    if not devices.count or not devices.row.taint:
-        return {}
-    taint = {"key": devices.row.taint, "operator": "Exists", "effect": "NoSchedule"}
-    selector = {"nodeSelector": dict(devices.node_selector)} if devices.node_selector else {}
-    return {"tolerations": [taint, *devices.tolerations], **selector}
+def _placement(workload: Workload) -> Manifest:
+    """Where the pod may be, and how long on a node that no longer answers."""
+    devices = workload.devices
+    tolerations = [*(_lost_node(key) for key in ("not-ready", "unreachable") if workload.token)]
+    if devices.count and devices.row.taint:
+        tolerations.append({"key": devices.row.taint, "operator": "Exists", "effect": "NoSchedule"})
+        tolerations += devices.tolerations
+    return {
+        **({"tolerations": tolerations} if tolerations else {}),
+        **({"nodeSelector": dict(devices.node_selector)} if devices.node_selector else {}),
+    }
+
+
+def _lost_node(key: str) -> Manifest:
+    """Clusters wait five minutes by default; the group of a training wants its worker back sooner."""
+    return {
+        "key": f"node.kubernetes.io/{key}",
+        "operator": "Exists",
+        "effect": "NoExecute",
+        "tolerationSeconds": LOST_NODE_SECONDS,
+    }
 
 
 def _environment(workload: Workload, settings: Settings) -> list[Manifest]:
