@@ -345,6 +345,18 @@ def test_the_metric_that_tells_most(metrics, shown):
     assert plan.status.metric == shown
 
 
+def test_nobody_trains_without_a_head():
+    job = training()
+    running = replace(started(job), progress=Progress(training=TrainingReport(trainer_status=TrainerStatus(workers=2))))
+    job = after(job, decide(job, running))
+    slow = decide(job, replace(running, progress=None))
+    assert slow.status.trainer_status.workers == 2, "an answer that is late says nothing"
+    headless = replace(running, progress=None, pods=())
+    assert decide(job, headless).status.trainer_status.workers == 0
+    suspended = edited(job, runPolicy={"suspend": True})
+    assert decide(suspended, running).status.trainer_status.workers == 0
+
+
 # News
 
 

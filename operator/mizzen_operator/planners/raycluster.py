@@ -55,7 +55,8 @@ class RayPlanner:
             return self._ended(end)
         if self.job.spec.run_policy.suspend:
             message = "No pods run: set runPolicy.suspend to false to resume from the newest checkpoint"
-            return self._unknown(Reason.SUSPENDED, message, delete=tuple(job.ref for job in self.observed.jobs))
+            delete = tuple(job.ref for job in self.observed.jobs)
+            return self._unknown(Reason.SUSPENDED, message, delete=delete, **self._at_rest())
         if isinstance(self.inputs, Waiting):
             return self._unknown(self.inputs.reason, self.inputs.message, look_again=self.inputs.look_again)
         return self._run(self.inputs)
@@ -75,6 +76,7 @@ class RayPlanner:
         facts = {
             "dataset_fingerprint": inputs.dataset.fingerprint,
             "start_time": self.job.status.start_time or rfc3339(self.now),
+            **self._at_rest(),
             **self.absorb(inputs, self.observed.progress),
         }
         return self._unknown(
@@ -86,6 +88,16 @@ class RayPlanner:
             look_again=PROGRESS_INTERVAL,
             **facts,
         )
+
+    def _at_rest(self) -> dict[str, Any]:
+        """Nobody trains without a head; the status would else go on to tell of those that did."""
+        status = self.job.status
+        if not isinstance(status, TrainingJobStatus) or status.trainer_status is None:
+            return {}
+        running = any(pod.phase == "Running" for pod in self.observed.pods_of(ROLE_HEAD))
+        if running and not self.job.spec.run_policy.suspend:
+            return {}
+        return {"trainer_status": status.trainer_status.model_copy(update={"workers": 0})}
 
     def _lingering(self) -> bool:
         """Pods of deleted Jobs still run: two heads must not write to the same checkpoints."""
