@@ -7,7 +7,6 @@ import json
 import logging
 import threading
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mizzen.data.store import local_folder
@@ -100,7 +99,7 @@ def _tune(config: WorkloadConfig, spec: SearchJobSpec, model: str, telemetry: Te
     with tempfile.TemporaryDirectory() as scratch:  # Ray Tune's own state: pickled, so it never leaves this pod
         # Not tune.Tuner: that pickles its callbacks to disk, which ours are not made for.
         tune.run(
-            tune.with_parameters(TrialTrainable, plan=asdict(plan)),
+            tune.with_parameters(TrialTrainable, plan=plan.to_dict()),
             name="search",
             metric=spec.objective.metric,
             mode="max" if spec.objective.type == "maximize" else "min",

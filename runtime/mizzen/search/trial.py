@@ -52,7 +52,7 @@ class TrialTrainable(tune.Trainable):  # type: ignore[misc]  # Ray ships no type
         try:
             settings = dict(config)
             rate = float(settings.pop("lr", self._plan["learning_rate"]))
-            plan = TrainPlan(**{**self._plan, "settings": settings, "learning_rate": rate})
+            plan = TrainPlan.from_dict({**self._plan, "settings": settings, "learning_rate": rate})
             self._dataset = self._dataset or DatasetVersion(plan.dataset_uri)
             self._loop = Loop(plan, dataset=self._dataset)
         except Exception as error:

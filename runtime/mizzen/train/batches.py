@@ -1,31 +1,53 @@
-"""Which rows make which step: a pure function of seed and epoch, so a resumed or resized run sees the same batches."""
+"""Which rows make which step: a pure function of seed, epoch and position, whatever group and batch size are."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-POOL = 16  # batches that are sorted by length together: little padding, and the order stays random
+POOL = 16  # largest batches that are sorted by length together: little padding, and the order stays random
 
 Rows = np.ndarray[Any, Any]
 
 
-def steps_per_epoch(rows: int, batch_size: int) -> int:
-    return math.ceil(rows / batch_size)
+@dataclass(frozen=True)
+class Order:
+    """The rows of one epoch in the order of their use; a step takes `rows[row : row + batch_size]`.
+
+    Where rows have lengths, neighbours have like ones: batches that are cut to their longest row hold little padding.
+    Lengths are alike within blocks of the largest batch, whose parts of the smallest are shuffled, so that batches of
+    all sizes between meet short and long rows in a random order.
+    """
+
+    smallest: int
+    largest: int
+
+    def rows(self, count: int, lengths: Rows | None, seed: int, epoch: int) -> Rows:
+        random = np.random.default_rng((seed, epoch))
+        order = random.permutation(count)
+        if lengths is None:
+            return order
+        pool = self.largest * POOL
+        blocks: list[Rows] = []
+        for start in range(0, count, pool):
+            part = order[start : start + pool]
+            blocks += _cut(part[np.argsort(lengths[part], kind="stable")], self.largest)
+        shuffled = _shuffled(blocks, random)
+        if self.smallest < self.largest:
+            shuffled = [np.concatenate(_shuffled(_cut(block, self.smallest), random)) for block in shuffled]
+        return np.concatenate(shuffled)
 
 
-def epoch_batches(lengths: Rows, batch_size: int, seed: int, epoch: int) -> list[Rows]:
-    """Row numbers of every batch of one epoch. Rows of like length meet: trimmed batches hold little padding."""
-    random = np.random.default_rng((seed, epoch))
-    order = random.permutation(len(lengths))
-    batches: list[Rows] = []
-    for start in range(0, len(order), batch_size * POOL):
-        pool = order[start : start + batch_size * POOL]
-        pool = pool[np.argsort(lengths[pool], kind="stable")]
-        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
-    return [batches[i] for i in random.permutation(len(batches))]
+def _cut(rows: Rows, size: int) -> list[Rows]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _shuffled(blocks: list[Rows], random: np.random.Generator) -> list[Rows]:
+    """A block that is not whole stays the last: those before it begin where batches begin."""
+    whole = blocks if len(blocks[-1]) == len(blocks[0]) else blocks[:-1]
+    return [whole[at] for at in random.permutation(len(whole))] + blocks[len(whole) :]
 
 
 def share(batch: Rows, rank: int, world: int) -> Rows:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from mizzen.train.seams import TrainState
+
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
-
-
-@dataclass
-class TrainState:
-    """Where a run is. Batches, learning rate and random numbers are functions of seed and step, so this is all."""
-
-    step: int = 0
-    epoch: int = 0  # complete passes
-    config_hash: str = ""
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainState) -> None:

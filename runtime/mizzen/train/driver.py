@@ -11,7 +11,8 @@ from typing import Any
 
 from mizzen.data.store import DatasetVersion, local_folder
 from mizzen.errors import SystemError_, UserError
-from mizzen.models import catalog
+from mizzen.models.shapes import DataShape
+from mizzen.train.model import recipe_of
 from mizzen.train.plan import TrainPlan, plan_of
 from mizzen.train.worker import FINAL, OUTCOME_FILE
 from mizzen.workload import config as configuration
@@ -59,14 +60,7 @@ def run(config: WorkloadConfig, board: ProgressBoard) -> str:
 
 def check(plan: TrainPlan, dataset: DatasetVersion) -> None:
     """Fail on settings that the model does not have before any pod waits for another."""
-    pipeline = dataset.pipeline
-    catalog.config_of(
-        plan.model,
-        plan.settings,
-        vocab_size=pipeline.vocab_size,
-        num_classes=len(pipeline.classes),
-        max_length=pipeline.max_length,
-    )
+    recipe_of(plan, DataShape.of(dataset.pipeline))
 
 
 class Telemetry:

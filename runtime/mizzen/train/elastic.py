@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def trainer_of(
     elastic = {"elastic_resize_monitor_interval_s": RESIZE_INTERVAL_SECONDS} if low < high else {}
     return ElasticTrainer(
         train_on_ray,
-        train_loop_config={"plan": asdict(plan), "driver_url": driver_url, "run_folder": str(run_folder)},
+        train_loop_config={"plan": plan.to_dict(), "driver_url": driver_url, "run_folder": str(run_folder)},
         torch_config=TorchConfig(backend="gloo", timeout_s=GLOO_TIMEOUT_SECONDS),
         scaling_config=ray.train.ScalingConfig(
             num_workers=(low, high) if low < high else high,

@@ -1,188 +1,252 @@
-"""The training loop itself: knows of ranks and steps, and nothing of Ray. Training and search share it."""
+"""The training loop itself, one rank's Trainee: knows of ranks and steps, and nothing of Ray. Search shares it."""
 
 from __future__ import annotations
 
+import gc
+import logging
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.nn.parallel import DistributedDataParallel
 
-from mizzen.data.store import DatasetVersion, Part
+from mizzen.data.store import DatasetVersion
 from mizzen.errors import UserError
-from mizzen.models import catalog
-from mizzen.train.batches import Rows, epoch_batches, micro_batches, share, steps_per_epoch
-from mizzen.train.checkpoint import TrainState
+from mizzen.models.building import Recipe
+from mizzen.train import accelerators, graph, measuring, optimizers, stacking, strategies
+from mizzen.train.batches import Order, Rows
+from mizzen.train.model import distilled, model_of
 from mizzen.train.plan import TrainPlan
+from mizzen.train.schedule import Schedule
+from mizzen.train.seams import Place, StepResult, TrainState
+from mizzen.train.step import MICRO_BATCH, SEEDS, Crew, Stepper, diverged
+from mizzen.train.tasks import task_of
+from mizzen.train.tasks.objectives import Regression
 from mizzen_api import contract
 from mizzen_api.conditions import Reason
 
-WARM_UP = 0.1  # part of all steps
-FINAL_LR = 0.02  # of the peak
-EVALUATION_BATCH = 512
-MAX_GRADIENT_NORM = 1.0
-SEEDS = 2**63  # torch takes no more
+if TYPE_CHECKING:
+    from mizzen.train.seams import Tensors
+    from mizzen.train.tasks.base import RowsAtRest, Task
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class StepResult:
-    """One optimizer step: the mean loss over all rows of all ranks."""
-
-    step: int
-    epoch: int
-    rows: int
-    loss: float
-    ends_epoch: bool
+DEPTH = "depth"  # of extras: blocks that the weights of now are trained with
 
 
 class Loop:
-    """One rank's view of a training. `world` ranks together give, up to rounding, what one rank alone would."""
+    """One rank's training. `world` ranks together give, up to rounding, what one rank alone would.
 
-    def __init__(self, plan: TrainPlan, rank: int = 0, world: int = 1, dataset: DatasetVersion | None = None) -> None:
+    It takes its place at its first use, or where `join` puts it. `notes` is what a person should hear of the run.
+    """
+
+    def __init__(
+        self,
+        plan: TrainPlan,
+        rank: int = 0,
+        world: int = 1,
+        dataset: RowsAtRest | None = None,
+        *,
+        task: Task | None = None,
+        built: tuple[Recipe, nn.Module] | None = None,
+    ) -> None:
+        """`task` and `built` stand for what the plan's dataset and model would be."""
         torch.set_num_threads(plan.threads)
-        self.plan, self.rank, self.world = plan, rank, world
-        self.dataset = dataset or DatasetVersion(plan.dataset_uri)
-        pipeline = self.dataset.pipeline
-        self.config = catalog.config_of(
-            plan.model,
-            plan.settings,
-            vocab_size=pipeline.vocab_size,
-            num_classes=len(pipeline.classes),
-            max_length=pipeline.max_length,
-        )
-        torch.manual_seed(plan.seed % SEEDS)
-        self.module = catalog.build(plan.model, self.config)
-        self.optimizer = torch.optim.AdamW(
-            _decayed(self.module, plan.weight_decay), lr=plan.learning_rate, betas=(0.9, 0.98)
-        )
-        self.train_part = self.dataset.part(contract.SPLITS[0]).head(plan.train_fraction)
-        self.steps_per_epoch = steps_per_epoch(len(self.train_part), plan.batch_size)
-        self.total_steps = self.steps_per_epoch * plan.epochs
+        self.plan, self.place, self.notes = plan, Place(rank, world), list[str]()
+        row = accelerators.select(plan.accelerator)
+        accelerators.check_precision(row, plan.precision)
+        self.device = accelerators.device(row)
+        self.dataset = dataset if dataset is not None or task is not None else DatasetVersion(plan.dataset_uri)
+        self.task = task or task_of(self._rows_at_rest(), str(self.device))
+        self.train_part = self.task.examples(contract.SPLITS[0]).head(plan.train_fraction)
         self.state = TrainState(config_hash=plan.config_hash)
-        self._tensors = self.train_part.tensors()
+        self.schedule = self._schedule()
+        self.total_steps = self.schedule.total_steps()
+        self.recipe, self.module = built or self._build()
+        self.root = self._prepare()
+        self.stepper = Stepper(plan, self.task, self.train_part, self._say)
+        self._crew: Crew | None = None
+        self._order: tuple[int, Rows] | None = None  # of one epoch
 
-    def run(self, until_epoch: int | None = None) -> Iterator[StepResult]:
-        """Train from the present state; yields after every optimizer step, with `state` up to date.
+    @property
+    def rank(self) -> int:
+        return self.place.rank
 
-        UserError TrainingDiverged on all ranks alike, when the loss is no longer a number.
-        """
-        model = self._distributed()
+    @property
+    def world(self) -> int:
+        return self.place.world
+
+    @property
+    def crew(self) -> Crew:
+        if self._crew is None:
+            self.join(self.place)
+        assert self._crew is not None
+        return self._crew
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self.crew.optimizer
+
+    def join(self, place: Place) -> None:
+        """See seams.Trainee. Shards of a lost group are worth nothing: `load` fills what is built anew here."""
+        former, self._crew = self._crew, None
+        self.place = place
+        strategy = strategies.create(self.plan, place, self.device)
+        if former is not None:
+            former.strategy.close()
+            if strategy.sharded or former.strategy.sharded:
+                self.recipe, self.module = self._build()
+                self.root, former = self._prepare(), None
+        self._wrap(strategy, former.optimizer if former is not None else None)
+        self._count_steps()
+        self.stepper.agree(self.crew)
+
+    def steps(self, until_epoch: int | None = None) -> Iterator[StepResult]:
+        """See seams.Trainee. UserError TrainingDiverged on all ranks alike, when the loss is no longer a number."""
         last = min(self.plan.epochs, until_epoch or self.plan.epochs)
         while self.state.epoch < last:
-            epoch = self.state.epoch
-            batches = epoch_batches(self.train_part.lengths, self.plan.batch_size, self.plan.seed, epoch)
-            for position in range(self.state.step - epoch * self.steps_per_epoch, len(batches)):
-                loss = self._step(model, batches[position])
-                self.state.step += 1
-                ends = position + 1 == len(batches)
-                self.state.epoch += ends
-                yield StepResult(self.state.step, epoch, len(batches[position]), loss, ends)
+            state, crew, shape = self.state, self.crew, self.schedule.at(self.state)
+            if shape.depth is not None and shape.depth != state.extras.get(DEPTH, shape.depth):
+                crew = self._grow(shape.depth)
+            batch = self._rows()[state.row : state.row + shape.batch_size]
+            loss = self.stepper.step(crew, state, batch, shape)
+            if shape.depth is not None:
+                state.extras[DEPTH] = shape.depth
+            epoch, ends = state.epoch, state.row + len(batch) >= len(self.train_part)
+            state.step += 1
+            state.samples += len(batch)
+            state.row = 0 if ends else state.row + len(batch)
+            state.epoch += ends
+            yield StepResult(state.step, epoch, len(batch), loss, ends)
+
+    def run(self, until_epoch: int | None = None) -> Iterator[StepResult]:
+        """`steps`, to the end of an epoch."""
+        return self.steps(until_epoch)
 
     def evaluate(self, split: str) -> dict[str, float]:
-        """Loss and accuracy on a split, and the rate of its most frequent class; ranks share the work.
+        """Metrics on a split; ranks share the work. A classification's are accuracy, loss and majority_rate.
 
         UserError TrainingDiverged on all ranks alike, when the loss is no number: a step's own loss is that of the
         weights before it, so that the last step's harm shows only here.
         """
-        part = self.dataset.part(split)
-        if not len(part):
+        examples = self.task.examples(split)
+        if not len(examples):
             return {}
-        counts = torch.zeros(2, dtype=torch.float64)  # right, sum of losses
-        self.module.eval()
-        rows = share(part.lengths.argsort(), self.rank, self.world)
-        with torch.inference_mode():
-            for start in range(0, len(rows), EVALUATION_BATCH):
-                logits_BC, labels_B = self._forward(self.module, part.tensors(), rows[start : start + EVALUATION_BATCH])
-                counts[0] += (logits_BC.argmax(dim=-1) == labels_B).sum()
-                counts[1] += cross_entropy(logits_BC.float(), labels_B, reduction="sum")
-        self._sum(counts)
-        right, loss = counts.tolist()
-        if not math.isfinite(loss):
-            raise self._diverged(f"the loss on the {split} split is {loss}")
-        return {"accuracy": right / len(part), "loss": loss / len(part), "majority_rate": _majority(part)}
+        tally = measuring.tally(self.task, self.crew, self.module, examples, self.plan, self.stepper.limit)
+        if not math.isfinite(tally[0]):
+            raise diverged(self.plan, f"the loss on the {split} split is {tally[0]}", self.state.step)
+        return self.task.objective.metrics(tally, examples.targets)
 
     def check_weights(self) -> None:
         """UserError TrainingDiverged when a weight is no number. Ranks have the same weights, so all of them raise."""
         for name, parameter in self.module.named_parameters():
             if not bool(parameter.isfinite().all()):
-                raise self._diverged(f"weights of {name} are not finite")
+                raise diverged(self.plan, f"weights of {name} are not finite", self.state.step)
 
-    def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine down to FINAL_LR of the peak."""
-        warm = max(1, int(WARM_UP * self.total_steps))
-        if step < warm:
-            return self.plan.learning_rate * (step + 1) / warm
-        done = (step - warm) / max(1, self.total_steps - warm)
-        return self.plan.learning_rate * (FINAL_LR + (1 - FINAL_LR) * (1 + math.cos(math.pi * done)) / 2)
+    def tensors(self) -> Tensors:
+        return self.crew.strategy.tensors(self.root, self.crew.optimizer)
 
-    def _step(self, model: nn.Module, batch: Rows) -> float:
-        self.module.train()
-        step = self.state.step
-        # Random numbers are a function of (seed, step, rank): a resumed run draws what the lost one drew.
-        torch.manual_seed(((self.plan.seed * 1_000_003 + step) * 4096 + self.rank) % SEEDS)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
-        mine = share(batch, self.rank, self.world)
-        total = torch.zeros(1, dtype=torch.float64)
-        parts = micro_batches(mine, self.plan.accumulation)
-        for number, rows in enumerate(parts):
-            last = number + 1 == len(parts)
-            if isinstance(model, DistributedDataParallel) and not last:
-                with model.no_sync():
-                    total += self._backward(model, rows, batch)
-            else:
-                total += self._backward(model, rows, batch)
-        nn.utils.clip_grad_norm_(self.module.parameters(), MAX_GRADIENT_NORM)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self._sum(total)
-        loss = float(total)
-        if not math.isfinite(loss):
-            raise self._diverged(f"the loss is {loss}", step + 1)
-        return loss
+    def local_tensors(self) -> Tensors:
+        return self.crew.strategy.local_tensors()
 
-    def _diverged(self, what: str, step: int | None = None) -> UserError:
-        mend = f"use a smaller learning rate than {self.plan.learning_rate:g}"
-        return UserError(Reason.TRAINING_DIVERGED, f"{what} at step {step or self.state.step}: {mend}")
+    def load(self, tensors: Mapping[str, Tensor], local: Sequence[Mapping[str, Tensor]], state: TrainState) -> None:
+        """See seams.Trainee."""
+        crew = self.crew
+        crew.strategy.load(self.root, crew.optimizer, tensors)
+        crew.strategy.load_local(local)
+        self.state = replace(state, metrics=dict(state.metrics), extras=dict(state.extras))
+        limits = [limit for limit in (int(state.extras.get(MICRO_BATCH, 0)), self.stepper.limit) if limit]
+        self.stepper.limit = min(limits, default=0)
+        if DEPTH in state.extras:
+            self._set_depth(int(state.extras[DEPTH]))
+            self._wrap(crew.strategy, crew.optimizer)
+        self._count_steps()
 
-    def _backward(self, model: nn.Module, rows: Rows, batch: Rows) -> Tensor:
-        """Add the gradient of `rows` and return their part of the batch's mean loss."""
-        weight = 1.0 if len(rows) else 0.0
-        # A rank without rows still takes part: the others wait for its gradients.
-        logits_BC, labels_B = self._forward(model, self._tensors, rows if len(rows) else batch[:1])
-        loss = cross_entropy(logits_BC.float(), labels_B, reduction="sum") * (weight / len(batch))
-        (loss * self.world).backward()  # type: ignore[no-untyped-call]  # DDP takes the mean over ranks
-        return loss.detach().double()
+    def counters(self) -> dict[str, float | str]:
+        """For the status: what the strategy counts, skipped steps and the size of micro-batches."""
+        known = {key: self.state.extras[key] for key in ("skipped_steps", MICRO_BATCH) if key in self.state.extras}
+        return {**self.crew.strategy.counters(), **known}
 
-    def _forward(self, model: nn.Module, tensors: tuple[Tensor, Tensor, Tensor], rows: Rows) -> tuple[Tensor, Tensor]:
-        ids, lengths, labels = tensors
-        picked = torch.from_numpy(rows)
-        lengths_B = lengths[picked]
-        ids_BT = ids[picked, : int(lengths_B.max())].long()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.plan.precision == "bf16"):
-            return model(ids_BT, lengths_B), labels[picked]
+    def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write the model's folder. `weights` are whole tensors where this rank's module holds shards."""
+        from mizzen.models import artifact
 
-    def _distributed(self) -> nn.Module:
-        return DistributedDataParallel(self.module) if dist.is_initialized() else self.module
+        state = self.module.state_dict() if weights is None else weights
+        artifact.write(folder, self.recipe, state, self._rows_at_rest().pipeline)
 
-    def _sum(self, tensor: Tensor) -> None:
-        if dist.is_initialized():
-            dist.all_reduce(tensor)
+    def _rows_at_rest(self) -> RowsAtRest:
+        if self.dataset is None:
+            raise UserError(Reason.INVALID_PARAMETERS, "the rows were given as arrays: there is no pipeline")
+        return self.dataset
 
+    def _schedule(self) -> Schedule:
+        return Schedule.from_plan(self.plan, len(self.train_part), self.plan.batch_factor(self.place.world))
 
-def _decayed(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases and norms do not."""
-    matrices = [p for p in module.parameters() if p.dim() >= 2]
-    vectors = [p for p in module.parameters() if p.dim() < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    def _count_steps(self) -> None:
+        """With the batch, the number of steps changes."""
+        self.schedule = self._schedule()
+        if self.schedule.batch_factor == 1.0:
+            self.total_steps = self.schedule.total_steps()
+        else:
+            self.total_steps = self.state.step + sum(1 for _ in self.schedule.walk(self.state))
 
+    def _build(self) -> tuple[Recipe, nn.Module]:
+        torch.manual_seed(self.plan.seed % SEEDS)
+        recipe, module = model_of(self.plan, self._rows_at_rest(), self.task.data)
+        objective = self.task.objective
+        if isinstance(objective, Regression):
+            recipe = replace(recipe, target_mean=objective.mean, target_deviation=objective.deviation)
+        return recipe, module
 
-def _majority(part: Part) -> float:
-    import numpy as np
+    def _prepare(self) -> nn.Module:
+        """What is trained: the module, or it and what a teacher's hidden states need."""
+        plan = self.plan
+        if plan.progressive is not None and plan.progressive.depth is not None:
+            stacking.stackable(self.module, plan.progressive.depth.end)
+            self._set_depth(self.schedule.at(self.state).depth or plan.progressive.depth.end)
+        if plan.activation_checkpointing:
+            graph.checkpoint_activations(self.module, self._say)
+        root = distilled(self.module, plan.distillation, self.task.data) if plan.distillation else self.module
+        root.to(self.device)
+        if plan.channels_last:
+            self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if plan.compile:
+            graph.compile_in_place(self.module, sharded=plan.strategy == "fsdp")
+        return root
 
-    return float(np.bincount(part.labels).max() / len(part))
+    def _wrap(self, strategy: strategies.base.Strategy, optimizer: torch.optim.Optimizer | None) -> None:
+        self._crew = None
+        gc.collect()  # a wrapper that still lives would go on sending gradients
+        for parameter in self.root.parameters():
+            parameter.grad = None
+        model = strategy.wrap(self.root)
+        optimizer = optimizer or optimizers.optimizer_of(self.plan, self.root, sharded=strategy.sharded)
+        self._crew = Crew(strategy, self.place, model, self.root, optimizer)
+
+    def _set_depth(self, depth: int) -> None:
+        stacking.set_depth(cast("stacking.Stackable", self.module), depth)
+
+    def _grow(self, depth: int) -> Crew:
+        crew = self.crew
+        stacking.grow(cast("stacking.Stackable", self.module), crew.optimizer, depth)
+        self._say(f"the model grows to {depth} blocks at step {self.state.step}")
+        self._wrap(crew.strategy, crew.optimizer)
+        return self.crew
+
+    def _rows(self) -> Rows:
+        epoch = self.state.epoch
+        if self._order is None or self._order[0] != epoch:
+            ramp = self.plan.progressive.batch_size if self.plan.progressive else None
+            sizes = (ramp.start, ramp.end) if ramp else (self.plan.batch_size, self.plan.batch_size)
+            part = self.train_part
+            self._order = epoch, Order(*sizes).rows(len(part), part.lengths, self.plan.seed, epoch)
+        return self._order[1]
+
+    def _say(self, text: str) -> None:
+        """Once, in the log and for the report."""
+        if text not in self.notes:
+            self.notes.append(text)
+            log.warning("%s", text)

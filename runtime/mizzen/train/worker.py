@@ -14,7 +14,8 @@ from mizzen.errors import UserError
 from mizzen_api import contract
 
 if TYPE_CHECKING:
-    from mizzen.train.loop import Loop, StepResult
+    from mizzen.train.loop import Loop
+    from mizzen.train.seams import StepResult
 
 REPORT_SECONDS = 1.0
 FINAL = "final"  # the trained model, in the run folder
@@ -29,7 +30,7 @@ def train_on_ray(settings: dict[str, Any]) -> None:
     from mizzen.train.plan import TrainPlan
 
     context = ray.train.get_context()
-    loop = Loop(TrainPlan(**settings["plan"]), context.get_world_rank(), context.get_world_size())
+    loop = Loop(TrainPlan.from_dict(settings["plan"]), context.get_world_rank(), context.get_world_size())
     Worker(loop, settings["driver_url"], Path(settings["run_folder"])).train()
 
 
@@ -100,15 +101,11 @@ class Worker:
             ray.train.report({"step": self.loop.state.step}, checkpoint=kept)
 
     def _finish(self, metrics: dict[str, float]) -> None:
-        from mizzen.models import artifact
-
         loop = self.loop
         if loop.rank == 0:
             draft, final = self.run_folder / f".{FINAL}", self.run_folder / FINAL
             shutil.rmtree(draft, ignore_errors=True)
-            artifact.save(
-                draft, loop.plan.model, loop.config, loop.module, loop.dataset.folder / contract.DATASET_PIPELINE
-            )
+            loop.save(draft)
             shutil.rmtree(final, ignore_errors=True)
             draft.rename(final)
             self._tell(event="trained", metrics=metrics)

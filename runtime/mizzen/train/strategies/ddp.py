@@ -40,8 +40,9 @@ class Ddp(Single):
         )
         settings = self.plan.compression
         if settings is not None and settings.method != "none":
-            from mizzen.train import compression
+            import importlib
 
+            compression = importlib.import_module("mizzen.train.compression")
             self._compressor = compression.attach(wrapped, settings, self.place)
         return wrapped
 
