@@ -92,3 +92,24 @@ def test_stops_and_our_own_errors_pass() -> None:
         entrypoints.call(stop, "a:b", "f")
     with pytest.raises(SystemError_):
         entrypoints.call(ours, "a:b", "f")
+
+
+def test_a_module_is_built_from_the_users_function(write: Write) -> None:
+    from torch import nn
+
+    from mizzen.models.building import from_entrypoint
+    from mizzen.models.shapes import TABLE, DataShape
+
+    write(
+        "from torch import nn\n"
+        "def build(config, data):\n    return nn.Linear(data.num_features, config['width'])\n"
+        "def wrong(config, data):\n    return 'no module'\n"
+    )
+    data = DataShape(TABLE, num_features=3)
+    module = from_entrypoint("usernet:build", {"width": 2}, data)
+    assert isinstance(module, nn.Linear)
+    assert (module.in_features, module.out_features) == (3, 2)
+    with pytest.raises(UserError, match=r"model.entrypoint usernet:build: KeyError: 'width' \(usernet.py, line 3\)"):
+        from_entrypoint("usernet:build", {}, data)
+    with pytest.raises(UserError, match=r"gave a str and no torch.nn.Module"):
+        from_entrypoint("usernet:wrong", {}, data)

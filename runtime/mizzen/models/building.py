@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mizzen import entrypoints
 from mizzen.errors import UserError
 from mizzen.models import catalog
 from mizzen.models.shapes import DataShape
@@ -16,6 +15,8 @@ from mizzen_api.conditions import Reason
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_FIELD = "model.entrypoint"
 
 
 @dataclass(frozen=True)
@@ -45,35 +46,12 @@ def from_entrypoint(path: str, config: Mapping[str, Any], data: DataShape) -> nn
     """build(config, data) → nn.Module, of package.module:name."""
     from torch import nn
 
-    build = imported(path, "model.entrypoint")
-    try:
-        module = build(dict(config), data)
-    except Exception as error:
-        raise _wrong(f"model.entrypoint {path}: build(config, data) raised {last_line(error)}") from error
+    build = entrypoints.load(path, _FIELD)
+    module = entrypoints.call(build, path, _FIELD, dict(config), data)
     if not isinstance(module, nn.Module):
         kind = type(module).__name__
-        raise _wrong(f"model.entrypoint {path} gave a {kind} and no torch.nn.Module")
+        raise _wrong(f"{_FIELD} {path} gave a {kind} and no torch.nn.Module")
     return module
-
-
-def imported(path: str, field_path: str) -> Any:
-    """What package.module:name stands for. UserError with the last line of the traceback."""
-    module, _, name = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except Exception as error:
-        raise _wrong(f"{field_path} {path}: the import failed: {last_line(error)}") from error
-    if not callable(found):
-        raise _wrong(f"{field_path} {path} is a {type(found).__name__}, which cannot be called")
-    return found
-
-
-def last_line(error: BaseException) -> str:
-    """Of its traceback, and where in the user's file it was raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    text = "".join(traceback.format_exception_only(error)).strip().splitlines()
-    return f"{text[-1]}{where}"
 
 
 def check_fits(module: nn.Module, data: DataShape, named: str) -> None:
@@ -88,7 +66,9 @@ def check_fits(module: nn.Module, data: DataShape, named: str) -> None:
         with torch.no_grad():
             output: Tensor = module.eval()(*example)
     except Exception as error:
-        raise _wrong(f"{named} does not fit the Dataset: called with {given} it raised {last_line(error)}") from error
+        raise _wrong(
+            f"{named} does not fit the Dataset: called with {given} it raised {entrypoints.told(error)}"
+        ) from error
     finally:
         module.train(was_training)
     rows = len(example[0])
