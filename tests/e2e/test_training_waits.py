@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.e2e import manifests
 from tests.e2e.platform_under_test import Platform, until
@@ -14,6 +16,7 @@ from tests.e2e.platform_under_test import Platform, until
 pytestmark = pytest.mark.cluster
 
 NAMESPACE = "tight"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own-model" / "training.yaml"
 WITHIN = 30  # seconds; the platform's own timers are of one to three
 
 
@@ -75,7 +78,7 @@ def test_code_image_and_quota_one_after_the_other(platform: Platform, data: str)
         manifests.training(
             "waits",
             data,
-            {"name": "text-bag", "config": {"embedding_dim": 16}},
+            {"entrypoint": "net:build", "config": {"width": 16}},
             "waits",
             code={"configMapRef": {"name": "net"}},
             image="registry.invalid/nobody/made:this",
@@ -86,7 +89,8 @@ def test_code_image_and_quota_one_after_the_other(platform: Platform, data: str)
     platform.apply(job)
     until(says(platform, "CodeNotFound", "'net'", "create it"), WITHIN)
 
-    platform.apply(named("ConfigMap", "net", data={"net.py": "def build(**config): ..."}))
+    code, _ = yaml.safe_load_all(EXAMPLE.read_text())
+    platform.apply(here(code))
     until(says(platform, "Pending", "The head waits", "ImagePull"), WITHIN)
 
     # Room for the head (512Mi), not for a worker.
@@ -117,5 +121,19 @@ def test_code_image_and_quota_one_after_the_other(platform: Platform, data: str)
     until(lambda: condition(platform, "trainingjob/waits")["status"] != "Unknown" or None, 150)
     ended = condition(platform, "trainingjob/waits")
     assert ended["status"] == "True", ended
-    assert platform.get("trainingjob/waits", "-n", NAMESPACE)["status"]["accelerator"] == "cpu"
+    status = platform.get("trainingjob/waits", "-n", NAMESPACE)["status"]
+    assert status["accelerator"] == "cpu"
+    assert status["modelVersion"]["uri"] == "models:/waits/1"
+
+
+def test_code_that_cannot_be_imported_ends_the_job_with_the_line_to_mend(platform: Platform, data: str) -> None:
+    platform.apply(named("ConfigMap", "broken", data={"broken.py": "import os\nimport nobody_has_this\n"}))
+    job = manifests.training(
+        "broken", data, {"entrypoint": "broken:build"}, "broken", code={"configMapRef": {"name": "broken"}}
+    )
+    platform.apply(here(job))
+    until(lambda: condition(platform, "trainingjob/broken")["status"] == "False" or None, WITHIN)
+    ended = condition(platform, "trainingjob/broken")
+    assert ended["reason"] == "InvalidParameters"
+    assert "No module named 'nobody_has_this' (broken.py, line 2)" in ended["message"]
     platform.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
