@@ -62,5 +62,5 @@ def test_what_was_found_is_measured_once(version: Version, tmp_path: Path, monke
     assert all(trial["rows_per_second"] > 0 or trial["error"] for trial in kept["trials"])
     kept["chosen"] = {"micro_rows": 7}
     (tmp_path / autotune.FILE).write_text(json.dumps(kept))
-    assert tuned(plan, tmp_path) == replace(plan, micro_rows=7) != first
+    assert first.micro_rows in {0, 32, 16} and tuned(plan, tmp_path).micro_rows == 7
     assert tuned(replace(plan, autotune=False), tmp_path / "none") == replace(plan, autotune=False)
