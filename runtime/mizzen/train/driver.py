@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mizzen import entrypoints
 from mizzen.data.store import DatasetVersion, local_folder
 from mizzen.errors import SystemError_, UserError
 from mizzen.models.shapes import DataShape
@@ -34,7 +35,8 @@ def run(config: WorkloadConfig, board: ProgressBoard) -> str:
     assert config.model is not None
     assert config.ray is not None
     spec = config.training_spec
-    plan = plan_of(spec, config.dataset, config.model, threads(spec.scaling.resources_per_worker.cpu))
+    cpus = threads(spec.scaling.resources_per_worker.cpu)
+    plan = plan_of(spec, config.dataset, config.model, cpus, config.accelerator)
     dataset = DatasetVersion(plan.dataset_uri)
     check(plan, dataset)
     run_folder = local_folder(config.run_uri)
@@ -59,8 +61,15 @@ def run(config: WorkloadConfig, board: ProgressBoard) -> str:
 
 
 def check(plan: TrainPlan, dataset: DatasetVersion) -> None:
-    """Fail on settings that the model does not have before any pod waits for another."""
-    recipe_of(plan, DataShape.of(dataset.pipeline))
+    """Fail on settings that the model does not have, and on code that cannot be imported, before any pod waits.
+
+    Nothing is built here: a model may need more memory than the head has.
+    """
+    data = DataShape.of(dataset.pipeline)
+    if not plan.model_uri:  # a registered version brings its own settings
+        recipe_of(plan, data)
+    if plan.entrypoint:
+        entrypoints.load(plan.entrypoint, "model.entrypoint")
 
 
 class Telemetry:
