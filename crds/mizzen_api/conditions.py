@@ -7,6 +7,7 @@ class ConditionType(StrEnum):
     READY = "Ready"  # Dataset, ModelService: it can be used
     SUCCEEDED = "Succeeded"  # SearchJob, TrainingJob: Unknown while it runs, then True or False
     REFRESHED = "Refreshed"  # Dataset: the last scheduled reading; Unknown while it runs
+    DRIFT_MEASURED = "DriftMeasured"  # Dataset: the newest version was compared with its reference
     PROGRESSING = "Progressing"  # ModelService: a roll-out is under way
 
 
@@ -39,6 +40,8 @@ class Reason(StrEnum):
     DRIFTED = "Drifted"
     REFRESHING = "Refreshing"
     UNCHANGED = "Unchanged"
+    MEASURED = "Measured"
+    REFERENCE_UNAVAILABLE = "ReferenceUnavailable"
     # SearchJob, TrainingJob
     INVALID_PARAMETERS = "InvalidParameters"
     TRIALS_FAILED = "TrialsFailed"

@@ -32,7 +32,7 @@ ANNOTATION_WORKERS = f"{GROUP}/workers"  # on the workers' Job: how many pods it
 ANNOTATION_MODEL_URI = f"{GROUP}/model-uri"  # on Deployments and their pods: the version that they serve
 
 # Ports of workload pods. Servers bind to $MIZZEN_POD_IP, never to a wildcard address.
-PORT_PROGRESS = 8090  # GET /progress (JSON), GET /metrics
+PORT_PROGRESS = 8090  # GET /progress (JSON), GET /metrics; of a model server GET /profile: no route leads there
 PORT_RAY_GCS = 6379
 PORT_HTTP = 8080  # model server: Open Inference Protocol v2, /predict, /metrics
 PORT_MLFLOW = 5000
@@ -40,6 +40,7 @@ PORT_OPERATOR_HEALTH = 8080  # GET /healthz
 PORT_OPERATOR_METRICS = 8081
 PATH_PROGRESS = "/progress"
 PATH_METRICS = "/metrics"
+PATH_PROFILE = "/profile"
 PATH_READY = "/v2/health/ready"
 PATH_LIVE = "/v2/health/live"
 HEADER_VARIANT = "mizzen-variant"  # a request with it goes to the variant of that name, whatever the weights

@@ -16,7 +16,7 @@ from mizzen_api.contract import (
     LABEL_KIND,
     LABEL_NAME,
     LABEL_ROLE,
-    PORT_HTTP,
+    PORT_PROGRESS,
     ROLE_HEAD,
     ROLE_MATERIALIZE,
     ROLE_SERVER,
@@ -103,7 +103,9 @@ class Observer:
             return ()
         labels = {LABEL_KIND: ModelService.KIND, LABEL_NAME: name, LABEL_ROLE: ROLE_SERVER}
         pods = [views.pod(found) for found in await self.cluster.list("v1", "Pod", dataset.metadata.namespace, labels)]
-        return tuple(sorted(f"{pod.ip}:{PORT_HTTP}" for pod in pods if pod.ready and pod.ip and not pod.terminating))
+        return tuple(
+            sorted(f"{pod.ip}:{PORT_PROGRESS}" for pod in pods if pod.ready and pod.ip and not pod.terminating)
+        )
 
     async def _reference(self, dataset: Dataset) -> Dataset | None:
         """The other Dataset that drift is measured against, where one is named."""

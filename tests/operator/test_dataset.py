@@ -9,7 +9,7 @@ import pytest
 
 from mizzen_api.conditions import ConditionType, Reason
 from mizzen_api.contract import ROLE_MATERIALIZE, ROLE_WORKERS
-from mizzen_api.workload import DatasetReport, Progress, WorkloadConfig
+from mizzen_api.workload import DatasetReport, LiveReference, Progress, WorkloadConfig
 from mizzen_operator import names
 from mizzen_operator.handlers import needs
 from mizzen_operator.observed import JobView, Observed
@@ -240,13 +240,40 @@ def test_a_reference_that_is_not_there_is_waited_for():
     assert said(plan, READY)[:2] == ("False", "Materializing")
 
 
-def test_a_reference_that_cannot_be_measured_is_refused_and_not_replaced_by_another():
-    mds = edited(dataset(), drift={"reference": "modelservice", "modelServiceRef": {"name": "tweets"}})
-    plan = decide(mds, Observed())
-    assert said(plan, READY)[:2] == ("False", "InvalidParameters")
-    assert "modelservice" in said(plan, READY)[2]
-    assert not plan.apply
-    assert said(decide(edited(after(mds, plan), drift={}), Observed()), READY)[:2] == ("False", "Materializing")
+LIVE = {"drift": {"reference": "modelservice", "modelServiceRef": {"name": "tweets"}}}
+
+
+def test_traffic_is_asked_for_where_servers_answer_when_the_reading_begins():
+    mds = edited(dataset(), **LIVE)
+    plan = decide(mds, Observed(servers=("10.0.1.1:8090", "10.0.1.2:8090")))
+    config = WorkloadConfig.model_validate_json(child(plan, "ConfigMap", "tweets-data-2")["data"]["config.json"])
+    assert config.live_reference == LiveReference(name="tweets", addresses=["10.0.1.1:8090", "10.0.1.2:8090"])
+    assert config.reference is None
+    assert said(decide(mds, Observed()), READY)[1] == "Materializing", (
+        "a service that is not there yet holds nothing up"
+    )
+
+
+def test_drift_that_cannot_be_measured_warns_and_fails_nothing():
+    mds = edited(dataset(), **LIVE)
+    why = "ModelService 'tweets' has seen 3 rows lately, and spec.drift.minRows is 100"
+    plan = decide(mds, ending(materializing(mds), ROLE_MATERIALIZE, report(driftNote=why), complete=True))
+    assert said(plan, READY)[:2] == ("True", "Materialized")
+    status, reason, message = said(plan, ConditionType.DRIFT_MEASURED)
+    assert (status, reason) == ("False", "ReferenceUnavailable")
+    assert why in message
+    assert {(event.type, event.reason) for event in plan.events} == {
+        ("Normal", "Materialized"), ("Warning", "ReferenceUnavailable"),
+    }  # fmt: skip
+    mds = edited(after(mds, plan), target="z")
+    drift = {"features": 7, "driftedFeatures": 2, "reference": "ModelService tweets"}
+    plan = decide(mds, ending(materializing(mds), ROLE_MATERIALIZE, report("sha256:cc", drift=drift), complete=True))
+    assert said(plan, ConditionType.DRIFT_MEASURED) == (
+        "True", "Measured", "2 of 7 columns have drifted from ModelService tweets",
+    )  # fmt: skip
+    mds = edited(after(mds, plan), drift=None)
+    plan = decide(mds, ending(materializing(mds), ROLE_MATERIALIZE, report("sha256:dd"), complete=True))
+    assert plan.status.condition(ConditionType.DRIFT_MEASURED) is None
 
 
 def test_a_dataset_wakes_when_its_reference_changes():

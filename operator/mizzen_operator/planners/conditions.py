@@ -22,6 +22,7 @@ _WORRYING = frozenset(Reason) - {
     Reason.MATERIALIZED,
     Reason.REFRESHING,
     Reason.UNCHANGED,
+    Reason.MEASURED,
     Reason.GOAL_REACHED,
     Reason.DEPLOYING,
     Reason.AVAILABLE,

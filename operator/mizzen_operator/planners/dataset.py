@@ -84,8 +84,30 @@ def _first_ended(dataset: Dataset, end: Outcome, now: datetime, stale: tuple[Ref
         message = "The pod ended well but its report is gone; edit the spec or delete and create the Dataset again"
         return _plan(dataset, now, "False", Reason.INTERNAL_ERROR, message, delete=stale)
     version = dataset.status.version + (report.fingerprint != dataset.status.fingerprint)
-    return _plan(dataset, now, "True", Reason.MATERIALIZED, _sentence(version, report), delete=stale, version=version,
-                 look_again=_first_wait(dataset), **_facts(report))  # fmt: skip
+    done = _drift_told(dataset, report, now)
+    ready = with_condition(done, ConditionType.READY, "True", Reason.MATERIALIZED, _sentence(version, report), now)
+    made = _status(dataset, delete=stale, version=version, conditions=ready, **_facts(report))
+    return replace(made, look_again=_first_wait(dataset))
+
+
+def _drift_told(dataset: Dataset, report: DatasetReport, now: datetime) -> Dataset:
+    """The Dataset with its condition DriftMeasured; without one where there is nothing to compare with."""
+    kind = ConditionType.DRIFT_MEASURED
+    if report.drift_note:
+        text = f"The version was published without: {report.drift_note}. The next reading measures again"
+        return _with(dataset, kind, "False", Reason.REFERENCE_UNAVAILABLE, text, now)
+    if report.drift is not None:
+        found = report.drift
+        text = f"{found.drifted_features} of {found.features} columns have drifted from {found.reference or 'before'}"
+        return _with(dataset, kind, "True", Reason.MEASURED, text, now)
+    conditions = [condition for condition in dataset.status.conditions if condition.type != kind]
+    return dataset.model_copy(update={"status": dataset.status.model_copy(update={"conditions": conditions})})
+
+
+def _with(dataset: Dataset, kind: ConditionType, truth: Truth, reason: Reason, message: str, now: datetime) -> Dataset:
+    """The Dataset with one more condition, for the next one to be added to."""
+    conditions = with_condition(dataset, kind, truth, reason, message, now)
+    return dataset.model_copy(update={"status": dataset.status.model_copy(update={"conditions": conditions})})
 
 
 def _first_wait(dataset: Dataset) -> float | None:
@@ -152,9 +174,7 @@ def _refresh_under_way(dataset: Dataset, observed: Observed, now: datetime, sett
     version = status.version + (not same)
     made = _sentence(version, report)
     reason, text = (Reason.UNCHANGED, "The sources have not changed") if same else (Reason.MATERIALIZED, made)
-    changed = dataset.model_copy(
-        update={"status": status.model_copy(update={"conditions": _refreshed(dataset, now, "True", reason, text)})}
-    )
+    changed = _with(_drift_told(dataset, report, now), ConditionType.REFRESHED, "True", reason, text, now)
     conditions = with_condition(
         changed, ConditionType.READY, "True", Reason.MATERIALIZED, _sentence(version, report), now
     )
@@ -164,9 +184,6 @@ def _refresh_under_way(dataset: Dataset, observed: Observed, now: datetime, sett
 
 def _waiting(dataset: Dataset, observed: Observed) -> tuple[Reason, str] | None:
     """What must be there before anything is read, and is not."""
-    if reading.service_name(dataset):
-        text = "spec.drift.reference: modelservice cannot be measured against yet; set previous, or dataset"
-        return Reason.INVALID_PARAMETERS, text
     name, other = reading.reference_name(dataset), observed.dataset
     if name is not None and other is None:
         return Reason.PENDING, f"Dataset {name!r}, which spec.drift.datasetRef names, does not exist yet"

@@ -8,6 +8,7 @@ from typing import Any
 
 from mizzen.data.engine import PodEngine
 from mizzen.data.materialize import Request, Version, make
+from mizzen.data.references import Reference
 from mizzen.errors import SystemError_
 from mizzen.workload.progress import ProgressBoard
 from mizzen_api import contract
@@ -42,9 +43,8 @@ def run(config: WorkloadConfig, board: ProgressBoard) -> str:
         config.name,
         secrets=read_secrets(config.dataset_spec),
         previous=config.previous.uri if config.previous else None,
-        reference=config.reference.uri if config.reference else None,
+        reference=_reference(config),
         newest=config.newest,
-        reference_name=config.reference.name if config.reference else "the reference",
     )
     with PodEngine(config.dataset_spec, config.ray, board, lambda engine: tell(engine=engine)) as engine:
         version = make(request, on_progress, engine)
@@ -54,6 +54,12 @@ def run(config: WorkloadConfig, board: ProgressBoard) -> str:
     board.update(dataset=report_of(version, rate).model_copy(update=found))
     verb = "reused" if version.reused else "materialised"
     return f"{verb} {version.rows} rows as {version.fingerprint[:19]}…"
+
+
+def _reference(config: WorkloadConfig) -> Reference | None:
+    if config.live_reference is not None:
+        return Reference(f"ModelService {config.live_reference.name}", service=config.live_reference)
+    return Reference(config.reference.name, config.reference.uri) if config.reference else None
 
 
 def report_of(version: Version, rows_per_second: float) -> DatasetReport:
@@ -68,6 +74,7 @@ def report_of(version: Version, rows_per_second: float) -> DatasetReport:
         rows_per_second=rows_per_second,
         expectations=version.expectations,
         drift=version.drift,
+        drift_note=version.drift_note,
     )
 
 

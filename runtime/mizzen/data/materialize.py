@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import polars
 import tokenizers
 
-from mizzen.data import making, papers, store
+from mizzen.data import making, papers, references, store
 from mizzen.data import pipeline as pipelines
 from mizzen.data.ahead import Behind
 from mizzen.data.making import LocalRunner, Making, PartWriters, RowSource, Runner
 from mizzen.data.pipeline import dtype_text
+from mizzen.data.references import Reference
 from mizzen.data.spool import Spool
 from mizzen.data.steps.catalog import texts_of_spec
 from mizzen.errors import UserError
@@ -28,7 +29,6 @@ from mizzen_api.dataset import DatasetSpec, DriftStatus, ExpectationCounts
 from mizzen_api.workload import NewestVersion
 
 if TYPE_CHECKING:
-    from mizzen.data.drift import DriftReport
     from mizzen.data.expectations import Outcome
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class Version:
     dropped_rows: int = 0
     expectations: ExpectationCounts | None = None
     drift: DriftStatus | None = None
+    drift_note: str = ""  # why drift is not known, where it should be
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ class Request:
     name: str
     secrets: Mapping[str, str] = field(default_factory=dict)
     previous: str | None = None  # URI of the version whose schema this one must keep
-    reference: str | None = None  # URI of the version that drift is measured against
-    reference_name: str = "the reference"  # as the report calls it
+    reference: Reference | None = None  # what drift is measured against
     newest: NewestVersion | None = None  # what the status says; without a status, the history beside the versions
     source: RowSource | None = None  # instead of spec.sources
 
@@ -144,7 +144,12 @@ def _open(request: Request) -> RowSource:
 def _reuse(request: Request, fingerprint: str) -> Version:
     folder = request.home / fingerprint.removeprefix("sha256:")
     (folder / contract.DATASET_MANIFEST).touch()  # the newest use, so that `keep` does not take it
-    return describe(folder, reused=True)
+    found, reference = describe(folder, reused=True), request.reference
+    if reference is None or reference.uri == found.uri:
+        return found
+    # The version is as it was; what it is compared with may not be, nor the settings.
+    measured = references.measure(request.spec.drift, reference, store.DatasetVersion(found.uri).profile())
+    return replace(found, drift=papers.drift_status(measured), drift_note=measured.note)
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ class _Publishing:
     def publish(self, fingerprint: str, scratch: Path) -> Version:
         made, rows = self.made, self.made.spool.rows
         _check_contract(self.request.previous, made)
-        drift = _drift(self.request, made)
+        measured = references.measure(self.request.spec.drift, self.request.reference, made.profile)
         self.on_progress(50, rows)
         pipeline = making.fit(made, self.runner)
         self.on_progress(70, rows)
@@ -182,16 +187,15 @@ class _Publishing:
                     pipeline,
                     fingerprint,
                     self.outcome,
-                    drift,
+                    measured,
                     source.bad_row_count,
                     bad_rows,
                     source.origins(),
                     name,
-                    self.request.reference_name,
                 ),
             )
         self.on_progress(100, rows)
-        return describe(folder, reused=False)
+        return replace(describe(folder, reused=False), drift_note=measured.note)
 
 
 def _check_contract(previous: str | None, made: Making) -> None:
@@ -208,22 +212,6 @@ def _check_contract(previous: str | None, made: Making) -> None:
             f"the sources break the schema of the version before: {'; '.join(broken)}. Mend the data, or edit the spec "
             "to begin a new schema",
         )
-
-
-def _drift(request: Request, made: Making) -> DriftReport | None:
-    settings = request.spec.drift
-    if settings is None or request.reference is None:
-        return None
-    from mizzen.data import drift
-
-    reference = store.DatasetVersion(request.reference).profile()
-    report = drift.compare(reference, made.profile, settings)
-    if report.drifted and settings.on_drift == "Fail":
-        raise UserError(
-            Reason.DRIFTED,
-            f"the data has drifted: {report.message}. Look into it, or set onDrift: Warn to publish it all the same",
-        )
-    return report
 
 
 def _check_parts(made: Making) -> None:

@@ -13,12 +13,12 @@ from mizzen.data import pipeline as pipelines
 from mizzen.data.expectations import Outcome
 from mizzen.data.making import Making
 from mizzen.data.pipeline import Pipeline, matrix_names
+from mizzen.data.references import Measured
 from mizzen.data.report import render, report_of
 from mizzen_api import contract
 from mizzen_api.dataset import DriftStatus, ExpectationCounts
 
 if TYPE_CHECKING:
-    from mizzen.data.drift import DriftReport
     from mizzen.data.sources import Origin
 
 
@@ -30,12 +30,11 @@ class Papers:
     pipeline: Pipeline
     fingerprint: str
     outcome: Outcome
-    drift: DriftReport | None
+    drift: Measured
     bad_rows: int
     first_bad_rows: Sequence[str]  # each with its place and what is wrong
     origins: Sequence[Origin]
     name: str
-    reference: str = "the reference"  # what drift was measured against
 
 
 def write(draft: Path, papers: Papers) -> None:
@@ -44,10 +43,11 @@ def write(draft: Path, papers: Papers) -> None:
     (draft / contract.DATASET_PROFILE).write_text(papers.made.profile.to_json())
     if papers.outcome.results:
         (draft / contract.DATASET_EXPECTATIONS).write_text(papers.outcome.to_json())
-    if papers.drift is not None:
-        (draft / contract.DATASET_DRIFT).write_text(papers.drift.to_json())
+    report, drifted = papers.drift.report, None
+    if report is not None:
+        (draft / contract.DATASET_DRIFT).write_text(report.to_json())
+        drifted = {"reference": papers.drift.reference, **json.loads(report.to_json())}
     document = manifest(papers)
-    drifted = {"reference": papers.reference, **json.loads(papers.drift.to_json())} if papers.drift else None
     pipeline = json.loads(papers.pipeline.to_json())
     render(report_of(papers.name, document, pipeline, papers.made.profile, papers.outcome, drifted)).write(draft)
     (draft / contract.DATASET_MANIFEST).write_text(json.dumps(document, indent=1, ensure_ascii=False))
@@ -88,7 +88,8 @@ def expectation_counts(outcome: Outcome) -> ExpectationCounts | None:
     return ExpectationCounts(passed=found.count("Passed"), warned=found.count("Warned"), dropped=found.count("Dropped"))
 
 
-def drift_status(report: DriftReport | None) -> DriftStatus | None:
+def drift_status(measured: Measured) -> DriftStatus | None:
+    report = measured.report
     if report is None:
         return None
     compared = [feature for feature in report.features if feature.statistic is not None]
@@ -99,5 +100,6 @@ def drift_status(report: DriftReport | None) -> DriftStatus | None:
         features=len(compared),
         drifted_features=len(moved),
         score=report.share,
+        reference=measured.reference,
         worst=worst.column if worst is not None else None,
     )

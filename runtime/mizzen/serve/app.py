@@ -23,6 +23,7 @@ from mizzen.serve.errors import BadRequest, NotFound, NotReady, ServeError, Time
 from mizzen.serve.metrics import ServerMetrics
 from mizzen.serve.predictor import Predictor
 from mizzen.serve.protocol import HEADER_LENGTH, MAX_ROWS, infer_response, parse_infer, parse_json
+from mizzen.serve.traffic import TrafficProfile
 from mizzen_api.contract import HEADER_VARIANT, PATH_LIVE, PATH_METRICS, PATH_READY
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class ModelServer:
     metrics: ServerMetrics = field(init=False)
     predictor: Predictor | None = None
     batcher: Batcher | None = None
+    traffic: TrafficProfile | None = None
     draining: bool = False
 
     def __post_init__(self) -> None:
@@ -70,6 +72,12 @@ class ModelServer:
             on_batch=self.metrics.batch_size.observe,
         )
         self.batcher.start()
+        self.traffic = TrafficProfile(predictor.frame)
+        self.traffic.start()
+
+    def profile(self) -> bytes | None:
+        """What requests looked like, as JSON; None while the model is loading."""
+        return self.traffic.document() if self.traffic else None
 
     def drain(self) -> None:
         self.draining = True
@@ -94,6 +102,8 @@ class ModelServer:
             raise Unusable("the model's probabilities are not finite numbers: serve another version of it")
         for index in found.argmax(axis=1):
             self.metrics.predicted(model.classes[index])
+        if self.traffic:
+            self.traffic.offer(rows)
         return found
 
 
@@ -108,6 +118,8 @@ def create_app(server: ModelServer, on_start: Callable[[], Awaitable[None]] | No
             loading.cancel()
         if server.batcher:
             await server.batcher.stop()
+        if server.traffic:
+            await asyncio.to_thread(server.traffic.stop)
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(ServeError, _refused)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 from typing import Annotated
 
@@ -16,10 +17,11 @@ import uvicorn
 from mizzen.errors import MizzenError
 from mizzen.serve.app import ModelServer, Settings, create_app
 from mizzen.serve.predictor import Predictor, load_predictor
+from mizzen.serve.traffic import InternalServer
 from mizzen.workload.config import pod_ip
 from mizzen.workload.outcome import set_up_logging, write_outcome
 from mizzen_api.conditions import Reason
-from mizzen_api.contract import ENV_POD_NAME, PORT_HTTP
+from mizzen_api.contract import ENV_POD_NAME, PORT_HTTP, PORT_PROGRESS
 from mizzen_api.workload import Progress
 
 log = logging.getLogger("mizzen.serve")
@@ -37,6 +39,7 @@ def serve(
     max_latency_ms: Annotated[float, typer.Option(min=0, help="How long the first row of a batch waits.")] = 5,
     host: Annotated[str, typer.Option(help="Address to bind to; $MIZZEN_POD_IP by default.")] = "",
     port: Annotated[int, typer.Option(help="Port to bind to.")] = PORT_HTTP,
+    internal_port: Annotated[int, typer.Option(help="Port of GET /profile, which no route leads to.")] = PORT_PROGRESS,
 ) -> None:
     """Serve one model version over HTTP until SIGTERM."""
     set_up_logging()
@@ -47,7 +50,7 @@ def serve(
         max_batch_size=max_batch_size,
         max_latency_ms=max_latency_ms,
     )
-    raise typer.Exit(run(settings, lambda: load_predictor(model_uri), host or pod_ip(), port, model_uri))
+    raise typer.Exit(run(settings, lambda: load_predictor(model_uri), host or pod_ip(), port, model_uri, internal_port))
 
 
 def version_of(model_uri: str) -> str:
@@ -55,7 +58,14 @@ def version_of(model_uri: str) -> str:
     return model_uri.rstrip("/").replace("@", "/").rpartition("/")[2] or "1"
 
 
-def run(settings: Settings, load: Callable[[], Predictor], host: str, port: int, model_uri: str) -> int:
+def run(
+    settings: Settings,
+    load: Callable[[], Predictor],
+    host: str,
+    port: int,
+    model_uri: str,
+    internal_port: int | None = None,
+) -> int:
     """Serve until a signal, or until the model proves unloadable. Returns the exit code."""
     server = ModelServer(settings)
     exit_code = 0
@@ -83,8 +93,20 @@ def run(settings: Settings, load: Callable[[], Predictor], host: str, port: int,
         timeout_keep_alive=75,  # above that of usual proxies: they close first, and no request is lost between
     )
     http = _DrainingServer(config, server)
-    http.run()
+    with _internal(server, host, internal_port):
+        http.run()
     return exit_code
+
+
+def _internal(server: ModelServer, host: str, port: int | None) -> AbstractContextManager[object]:
+    """A port that is taken costs the profile, not the model."""
+    if port is None:
+        return nullcontext()
+    try:
+        return InternalServer(server.profile, host, port)
+    except OSError as error:
+        log.warning("no profile of the requests is served: port %d of %s: %s", port, host, error.strerror)
+        return nullcontext()
 
 
 def unloadable(model_uri: str, error: Exception) -> Progress:
@@ -100,11 +122,14 @@ def _warm(load: Callable[[], Predictor], max_batch_size: int) -> Predictor:
 
     A model that diverged ends here, where the version before it goes on answering.
     """
+    from mizzen.data.profiles import Profile
+
     predictor = load()
     row = dict.fromkeys(predictor.columns, WARM_UP_TEXT)
     for rows in (1, max_batch_size):
         if not np.isfinite(predictor.predict([row] * rows)).all():
             raise ValueError("its probabilities are not finite numbers")
+    Profile.of(predictor.frame([row]))
     return predictor
 
 

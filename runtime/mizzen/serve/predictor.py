@@ -5,9 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class Predictor(Protocol):
@@ -24,6 +27,9 @@ class Predictor(Protocol):
     def predict(self, rows: list[dict[str, Any]]) -> np.ndarray:
         """Probabilities (N, C), float32, of N rows."""
 
+    def frame(self, rows: list[dict[str, Any]]) -> pl.DataFrame:
+        """Rows as the pipeline reads them, each column with its type; for the profile of what is asked."""
+
 
 class TrainedPredictor:
     """A trained model behind its pipeline."""
@@ -37,6 +43,9 @@ class TrainedPredictor:
 
     def predict(self, rows: list[dict[str, Any]]) -> np.ndarray:
         return self._model.predict_rows(rows)
+
+    def frame(self, rows: list[dict[str, Any]]) -> pl.DataFrame:
+        return self._model.pipeline.frame_of(rows)
 
 
 def load_predictor(model_uri: str) -> Predictor:

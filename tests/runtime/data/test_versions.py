@@ -15,6 +15,7 @@ import pytest
 from mizzen.data import store
 from mizzen.data.materialize import Request, Version, make, materialize
 from mizzen.data.pipeline import Pipeline, RowError
+from mizzen.data.references import Reference
 from mizzen.errors import UserError
 from mizzen_api.conditions import Reason
 from mizzen_api.dataset import DatasetSpec
@@ -196,7 +197,7 @@ def test_drift_warns_or_fails(tmp_path: Path) -> None:
     first = materialize(spec, str(tmp_path / "a"), "ns", "d")
     moved = [f"{'ab'[i % 2]},other thing entirely {i},{200 + i % 50}" for i in range(2000)]
     source.write_text("\n".join(["label,text,age", *moved]) + "\n")
-    second = make(Request(spec, str(tmp_path / "a"), "ns", "d", reference=first.uri, reference_name="version 1"))
+    second = make(Request(spec, str(tmp_path / "a"), "ns", "d", reference=Reference("version 1", first.uri)))
     assert "drifted from version 1" in (store.local_folder(second.uri) / "report.html").read_text()
     assert second.drift is not None
     assert second.drift.drifted
@@ -204,7 +205,7 @@ def test_drift_warns_or_fails(tmp_path: Path) -> None:
     source.write_text("\n".join(["label,text,age", *moved, "a,x,300"]) + "\n")
     strict = dataset_spec(source, drift={"threshold": 0.1, "onDrift": "Fail"})
     with pytest.raises(UserError, match="drifted") as error:
-        make(Request(strict, str(tmp_path / "a"), "ns", "d", reference=first.uri))
+        make(Request(strict, str(tmp_path / "a"), "ns", "d", reference=Reference("version 1", first.uri)))
     assert error.value.reason == Reason.DRIFTED
 
 

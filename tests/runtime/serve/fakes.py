@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 
 class LengthPredictor:
@@ -28,3 +29,6 @@ class LengthPredictor:
         for at, row in enumerate(rows):
             probabilities_NC[at, len(row["text"]) % 3] = 0.8 if row["text"] != "diverged" else np.nan
         return probabilities_NC
+
+    def frame(self, rows: list[dict[str, Any]]) -> pl.DataFrame:
+        return pl.DataFrame(rows, schema={"text": pl.String})

@@ -1,4 +1,4 @@
-"""A model server with the fake predictor in a process of its own: `python served.py HOST PORT [broken]`."""
+"""A model server with the fake predictor: `python served.py HOST PORT [broken] [internal=PORT]`."""
 
 from __future__ import annotations
 
@@ -21,4 +21,5 @@ def load() -> Predictor:
 
 if __name__ == "__main__":
     settings = Settings(model_name="tweets", model_version="4", variant="candidate")
-    sys.exit(run(settings, load, sys.argv[1], int(sys.argv[2]), "models:/tweets/4"))
+    internal = [int(argument.removeprefix("internal=")) for argument in sys.argv if argument.startswith("internal=")]
+    sys.exit(run(settings, load, sys.argv[1], int(sys.argv[2]), "models:/tweets/4", *internal))
