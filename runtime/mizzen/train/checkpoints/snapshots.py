@@ -1,0 +1,195 @@
+"""A rank's snapshots in memory: copied between two steps, whole at any moment, and there after the process is gone.
+
+Upstream: any seams.Trainee. Downstream: persister.py writes them to a store, restore.py reads them after a crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mizzen.train.checkpoints import room
+from mizzen.train.checkpoints.pieces import Piece
+from mizzen.train.checkpoints.slots import Slot, View, is_owned
+from mizzen.train.seams import Place
+
+if TYPE_CHECKING:
+    from mizzen.train.checkpoints.copying import Copier
+    from mizzen.train.seams import Trainee, TrainState
+
+log = logging.getLogger(__name__)
+
+STATE_ROOM = 64 * 1024  # bytes, at least
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A step of a run in memory. Whoever reads it in this process's lifetime holds it, so that it is not written."""
+
+    path: Path
+    step: int
+    nbytes: int
+    slot: Slot
+
+    def hold(self, holder: object) -> None:
+        self.slot.holders.add(holder)
+
+    def release(self, holder: object) -> None:
+        self.slot.holders.discard(holder)
+
+
+class Snapshots:
+    """The snapshots that one process takes. Two slots take turns; a slot that is still read is left alone.
+
+    `group` names the formation of the group: all ranks of it share the name, no other formation has it. `bytes_held`
+    is at most four times a rank's tensors: two slots, and one each for what is written to the store now and next.
+    """
+
+    def __init__(
+        self, run_uid: str, rank: int = 0, world: int = 1, group: str = "0", roots: Sequence[Path] | None = None
+    ) -> None:
+        self.run_uid, self.note = run_uid, ""  # what a person should know of where the snapshots lie
+        self._roots = tuple(roots) if roots is not None else room.roots()
+        self._owner = f"rank-{rank:05d}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._slots: list[Slot] = []
+        self._newest: Snapshot | None = None
+        self._copier: Copier | None = None
+        self._taken = self._made = 0
+        self.regroup(Place(rank, world), group)
+        for root in self._roots:
+            with contextlib.suppress(OSError):
+                room.sweep(root, room.run_folder(root, run_uid))
+
+    def regroup(self, place: Place, group: str) -> None:
+        """Later snapshots are of this place in the group that stands now."""
+        self.place, self.group, self._taken_here = place, group, 0
+        self._copier = None  # shards of another group are other pieces
+
+    def take(self, trainee: Trainee) -> Snapshot | None:
+        """Copy what `trainee` is now. None where there is no room, with `note` saying so: training goes on without."""
+        from mizzen.train.checkpoints.copying import Copier
+
+        tensors, local = trainee.tensors(), trainee.local_tensors()
+        state = self._state(trainee.state)
+        if self._copier is None or not self._copier.fits(tensors, local):
+            self._copier = Copier(tensors, local)
+        slot = self._free_slot(self._copier, state)
+        if slot is None:
+            return None
+        self._taken += 1
+        self._taken_here += 1
+        slot.begin()
+        self._copier.copy(slot, tensors, local)
+        slot.commit(trainee.state.step, self._taken, state)
+        self._newest = Snapshot(slot.path, trainee.state.step, slot.data_bytes, slot)
+        self._tidy()
+        return self._newest
+
+    def newest(self) -> Snapshot | None:
+        """The last one that this process took."""
+        return self._newest
+
+    @property
+    def bytes_held(self) -> int:
+        return sum(len(slot.memory) for slot in self._slots)
+
+    def close(self, *, keep: bool = False) -> None:
+        """End. A run that is over keeps nothing; one that shall go on in another process keeps its slots."""
+        self._copier = None
+        for slot in self._slots:
+            slot.close(keep=keep)
+        self._slots, self._newest = [], None
+        if not keep:
+            for root in self._roots:
+                with contextlib.suppress(OSError):  # others of this host are still there, or it was never made
+                    room.run_folder(root, self.run_uid).rmdir()
+
+    def _state(self, state: TrainState) -> bytes:
+        place = {"rank": self.place.rank, "world": self.place.world, "group": self.group}
+        return json.dumps({**place, "state": asdict(state)}).encode()
+
+    def _free_slot(self, copier: Copier, state: bytes) -> Slot | None:
+        newest = self._newest.slot if self._newest else None
+        for slot in self._slots:
+            if slot is not newest and not slot.holders and copier.laid_out_as(slot) and slot.fits(state):
+                return slot
+        return self._new_slot(copier.pieces, copier.data_bytes, max(STATE_ROOM, 2 * len(state)))
+
+    def _new_slot(self, pieces: Sequence[Piece], data_bytes: int, state_room: int) -> Slot | None:
+        """In the first place that has room for all slots of a pair that are not there yet."""
+        wanted = (data_bytes + state_room) * (1 if self._slots else 2)
+        for root in self._roots:
+            if room.free_bytes(root) < wanted:
+                self._drop_dead(root)
+            try:
+                if room.free_bytes(root) >= wanted:
+                    self._made += 1
+                    path = room.slot_file(room.make_run_folder(root, self.run_uid), self._owner, self._made)
+                    self._slots.append(Slot(path, pieces, data_bytes, state_room))
+                    self._tell_place(root, wanted)
+                    return self._slots[-1]
+            except OSError as error:
+                log.warning("snapshots cannot lie in %s: %s", root, error)
+        self._say(f"no room for snapshots of {wanted / 1e6:.0f} MB in {' or '.join(map(str, self._roots))}")
+        return None
+
+    def _tell_place(self, root: Path, wanted: int) -> None:
+        if root != self._roots[0]:
+            self._say(
+                f"{self._roots[0]} has no room for snapshots of {wanted / 1e6:.0f} MB: they lie in {root}; "
+                "give the pod more memory, or a larger /dev/shm"
+            )
+
+    def _say(self, note: str) -> None:
+        if note != self.note:
+            self.note = note
+            log.warning("%s", note)
+
+    def _tidy(self) -> None:
+        """Keep a pair and what is held. Slots of dead owners go when all ranks of this group must have newer ones."""
+        newest = self._newest.slot if self._newest else None
+        spare = [slot for slot in self._slots if slot is not newest and not slot.holders]
+        fitting = [slot for slot in spare if self._copier is not None and self._copier.laid_out_as(slot)]
+        for slot in spare:
+            if slot not in fitting[:1]:
+                slot.close(keep=False)
+                self._slots.remove(slot)
+                if self._copier is not None:
+                    self._copier.forget(slot)
+        if self._taken_here == 2:
+            for root in self._roots:
+                self._drop_dead(root, newest_too=True)
+
+    def _drop_dead(self, root: Path, *, newest_too: bool = False) -> None:
+        """Remove slots whose owners are gone: all, or those that are not the newest of their owner."""
+        steps: dict[Path, int] = {}
+        for path in room.slot_files(room.run_folder(root, self.run_uid)):
+            if not is_owned(path):
+                with contextlib.suppress(OSError, ValueError):
+                    header = View(path).header()
+                    steps[path] = header.step if header is not None else -1
+        for path, step in steps.items():
+            rivals = [other for key, other in steps.items() if _owner(key) == _owner(path)]
+            if newest_too or step < max(rivals):
+                path.unlink(missing_ok=True)
+
+
+def clear(run_uid: str, roots: Sequence[Path] | None = None) -> None:
+    """Remove all that a run has left in the memory of this host."""
+    for root in roots if roots is not None else room.roots():
+        folder = room.run_folder(root, run_uid)
+        for path in room.slot_files(folder):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _owner(path: Path) -> str:
+    return path.name.rpartition("-")[0]
