@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars
 import tokenizers
 
-from mizzen.data import making, papers, references, store
+from mizzen.data import homes, making, papers, references, store
 from mizzen.data import pipeline as pipelines
 from mizzen.data.ahead import Behind
+from mizzen.data.homes import Home
 from mizzen.data.making import LocalRunner, Making, PartWriters, RowSource, Runner
+from mizzen.data.notes import History, Known
 from mizzen.data.pipeline import dtype_text
 from mizzen.data.references import Reference
 from mizzen.data.spool import Spool
@@ -69,9 +73,9 @@ class Request:
     newest: NewestVersion | None = None  # what the status says; without a status, the history beside the versions
     source: RowSource | None = None  # instead of spec.sources
 
-    @property
-    def home(self) -> Path:
-        return store.dataset_folder(self.artifacts_uri, self.namespace, self.name)
+    @cached_property
+    def home(self) -> Home:
+        return homes.home_of(self.artifacts_uri, self.namespace, self.name)
 
 
 def materialize(
@@ -95,7 +99,7 @@ def make(
     spec = request.spec
     source = request.source or _open(request)
     shape = shape_of(spec)
-    known = store.Known(request.home)
+    known = Known(request.home)
     # What is old today was fresh yesterday: ages are judged anew, on the rows.
     ages = any(expectation.max_age is not None for expectation in spec.expectations)
     identity = "" if ages else source.identity()
@@ -104,14 +108,14 @@ def make(
         log.info("the sources are as they were: %s", remembered)
         return _numbered(request, _reuse(request, remembered))
     chosen = runner(source)
-    with store.scratch(request.home) as folder, Spool(folder) as spool:
+    with request.home.scratch() as folder, Spool(folder, shared=request.home.shared) as spool:
         made = making.ingest(
             spec, source, spool, lambda rows: on_progress(_share(rows), rows), folder / contract.DATASET_REJECTED
         )
         outcome = made.suite.finish(now or datetime.now(UTC))
         outcome.check()
         fingerprint = f"sha256:{hashlib.sha256((shape + source.digest()).encode()).hexdigest()}"
-        if store.is_published(request.home / fingerprint.removeprefix("sha256:")):
+        if homes.is_published(request.home, fingerprint.removeprefix("sha256:")):
             log.info("%s is there already", fingerprint)
             found = _reuse(request, fingerprint)
         else:
@@ -119,12 +123,12 @@ def make(
             found = making_of.publish(fingerprint, folder)
     if identity:
         known.put(identity + shape, fingerprint)
-    store.prune(request.home, spec.keep, fingerprint)
+    homes.prune(request.home, spec.keep, fingerprint.removeprefix("sha256:"))
     return _numbered(request, found)
 
 
 def _numbered(request: Request, found: Version) -> Version:
-    return replace(found, number=store.History(request.home).record(found.fingerprint, request.newest))
+    return replace(found, number=History(request.home).record(found.fingerprint, request.newest))
 
 
 def _open(request: Request) -> RowSource:
@@ -142,9 +146,9 @@ def _open(request: Request) -> RowSource:
 
 
 def _reuse(request: Request, fingerprint: str) -> Version:
-    folder = request.home / fingerprint.removeprefix("sha256:")
-    (folder / contract.DATASET_MANIFEST).touch()  # the newest use, so that `keep` does not take it
-    found, reference = describe(folder, reused=True), request.reference
+    version = fingerprint.removeprefix("sha256:")
+    request.home.use(version)
+    found, reference = describe(request.home, version, reused=True), request.reference
     if reference is None or reference.uri == found.uri:
         return found
     # The version is as it was; what it is compared with may not be, nor the settings.
@@ -170,12 +174,12 @@ class _Publishing:
         self.on_progress(50, rows)
         pipeline = making.fit(made, self.runner)
         self.on_progress(70, rows)
-        folder = self.request.home / fingerprint.removeprefix("sha256:")
-        with store.Publication(folder) as draft:
+        home, version = self.request.home, fingerprint.removeprefix("sha256:")
+        with home.publication(version) as draft:
             _write_parts(made, self.runner, draft)
             _check_parts(made)
             if (scratch / contract.DATASET_REJECTED).exists():
-                (scratch / contract.DATASET_REJECTED).rename(draft / contract.DATASET_REJECTED)
+                shutil.move(scratch / contract.DATASET_REJECTED, draft / contract.DATASET_REJECTED)
             source, name = self.source, self.request.name
             bad_rows = [str(row) for row in source.bad_rows]
             for row in bad_rows[:_LOGGED]:
@@ -195,7 +199,7 @@ class _Publishing:
                 ),
             )
         self.on_progress(100, rows)
-        return replace(describe(folder, reused=False), drift_note=measured.note)
+        return replace(describe(home, version, reused=False), drift_note=measured.note)
 
 
 def _check_contract(previous: str | None, made: Making) -> None:
@@ -265,13 +269,13 @@ def _write_parts(made: Making, runner: Runner, draft: Path) -> None:
     made.class_counts = {part: dict(zip(names, counts.tolist(), strict=True)) for part, counts in counted}
 
 
-def describe(folder: Path, *, reused: bool) -> Version:
+def describe(home: Home, version: str, *, reused: bool) -> Version:
     """A published version by its manifest."""
-    manifest = json.loads((folder / contract.DATASET_MANIFEST).read_bytes())
+    manifest = homes.manifest_of(home, version)
     counts, drifted = manifest.get("expectations"), manifest.get("drift")
     return Version(
         fingerprint=manifest["fingerprint"],
-        uri=folder.absolute().as_uri(),
+        uri=home.uri(version),
         rows=sum(manifest["rows"].values()),
         classes=tuple(manifest["classes"]),
         reused=reused,

@@ -1,7 +1,7 @@
 """The passes of a version on a Ray cluster: chunks go to workers, states come back and merge in the chunks' order.
 
 What comes of it is, to the bit, what one machine makes: a chunk's state does not depend on where it was gathered, and
-states meet in the same order. Chunks lie in files of the artifact store, which all nodes mount.
+states meet in the same order. Chunks lie in files where all nodes mount the artifact store, else Ray carries them.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class RayRunner:
 
 
 def _chunk(spool: Spool, number: int) -> Any:
-    """A path where the chunk lies in a file, else the chunk."""
-    return str(spool.path(number)) if spool.in_files else spool.get(number)
+    """A path where workers see the chunk's file, else the chunk."""
+    return str(spool.path(number)) if spool.in_shared_files else spool.get(number)
 
 
 def _read(chunk: Any) -> pl.DataFrame:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 class Spool:
     """Frames in their order. A context manager: the files go with it."""
 
-    def __init__(self, parent: Path | None = None) -> None:
-        self._parent = parent
+    def __init__(self, parent: Path | None = None, *, shared: bool = True) -> None:
+        """`shared`: whether other machines see the files below `parent`."""
+        self._parent, self._shared = parent, shared
         self._folder: Path | None = None
         self._first: pl.DataFrame | None = None
         self.count = 0
@@ -43,9 +44,9 @@ class Spool:
         self.rows += frame.height
 
     @property
-    def in_files(self) -> bool:
-        """A single chunk stays in memory."""
-        return self._folder is not None
+    def in_shared_files(self) -> bool:
+        """Whether workers can read the chunks by themselves; a single chunk stays in memory."""
+        return self._folder is not None and self._shared
 
     def path(self, number: int) -> Path:
         assert self._folder is not None

@@ -5,12 +5,13 @@ MLflow is a copy for people. The version is published before, and stands whether
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mizzen.data import store
+from mizzen.data.homes import home_of
+from mizzen.data.notes import MLFLOW, Notes
+from mizzen.data.store import DatasetVersion
 from mizzen.errors import MizzenError
 from mizzen.registry.client import connect, patiently
 from mizzen.registry.revision import code_revision
@@ -38,8 +39,7 @@ def log_version(config: WorkloadConfig, version: Version) -> tuple[str | None, s
     """The run's id, or why there is none. Raises nothing: a version must not fail for want of its copy."""
     if not config.mlflow_uri:
         return None, ""
-    home = store.dataset_folder(config.artifacts_uri, config.namespace, config.name)
-    known = store.Notes(home / ".mlflow.json")
+    known = Notes(home_of(config.artifacts_uri, config.namespace, config.name), MLFLOW)
     key = f"{config.mlflow_uri} {config.uid} {version.fingerprint}"
     try:
         run = known.get(key) or _logged(config, version)
@@ -64,16 +64,16 @@ def _logged(config: WorkloadConfig, version: Version) -> str:
     }
     experiment = ensure_experiment(client, f"{config.namespace}/{config.name}", patience)
     run_id = ensure_run(client, experiment, f"{config.name} v{version.number}", tags, patience)
-    folder = store.local_folder(version.uri)
-    manifest = json.loads((folder / contract.DATASET_MANIFEST).read_bytes())
+    made = DatasetVersion(version.uri)
+    manifest = made.manifest
     runlog = RunLog(client, run_id, patience)
     runlog.parameters({"target": manifest["target"], "sources": len(manifest["sources"])})
     runlog.metrics(_metrics(version, manifest), version.number)
     used = ResolvedDataset(name=config.name, uri=version.uri, fingerprint=version.fingerprint, version=version.number)
     runlog.dataset(used, manifest, "materialized")
     for name in PAPERS:
-        if (folder / name).is_file():
-            _upload(runlog, folder / name)
+        if (file := made.paper(name)) is not None:
+            _upload(runlog, file)
     runlog.end()
     return run_id
 

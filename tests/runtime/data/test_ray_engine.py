@@ -41,8 +41,12 @@ def test_one_machine_and_a_cluster_make_the_same(tmp_path: Path, monkeypatch: py
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
     try:
         there = DataPipeline(frame, STEPS, "label", engine="ray").materialize(tmp_path / "there")
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # what was fetched before must not count
+        # A store that workers do not mount: Ray carries the chunks.
+        apart = DataPipeline(frame, STEPS, "label", engine="ray").materialize("memory://apart")
     finally:
         ray.shutdown()
     for name in ("pipeline.json", "profile.json", "manifest.json", "data/train.parquet", "data/test.parquet"):
         assert (here.folder / name).read_bytes() == (there.folder / name).read_bytes(), name
+        assert (apart.paper(name) or there.folder).read_bytes() == (there.folder / name).read_bytes(), name
     assert isinstance(there, DatasetVersion)

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from mizzen.data import store
+from mizzen.data.homes import home_of
 from mizzen.data.materialize import Request, Version, make, materialize
+from mizzen.data.notes import History
 from mizzen.data.pipeline import Pipeline, RowError
 from mizzen.data.references import Reference
 from mizzen.errors import UserError
@@ -84,7 +86,7 @@ def test_versions_are_counted_as_the_status_counts_them(tmp_path: Path) -> None:
     assert made(121, None).number == 2, "the same again"
     back = made(120, NewestVersion(version=2, fingerprint=second.fingerprint))
     assert (back.number, back.fingerprint) == (3, first.fingerprint), "an old version may come back as a new one"
-    history = store.History(store.dataset_folder(str(tmp_path / "a"), "ns", "d"))
+    history = History(home_of(str(tmp_path / "a"), "ns", "d"))
     assert history.all() == {1: first.fingerprint, 2: second.fingerprint, 3: first.fingerprint}
     assert made(121, NewestVersion(version=0, fingerprint="")).number == 1, "the Dataset was created anew"
     assert history.all() == {1: second.fingerprint}

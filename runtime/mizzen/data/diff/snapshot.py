@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mizzen.data.expectations.results import Outcome
-from mizzen.errors import UserError
+from mizzen.data.homes import open_home
+from mizzen.errors import SystemError_, UserError
 from mizzen_api import contract
 from mizzen_api.conditions import Reason
 from mizzen_api.dataset_drift import Drift
@@ -101,28 +102,14 @@ def _json(where: str, name: str, text: bytes) -> dict[str, Any]:
 
 def _reader(where: str) -> Callable[[str], bytes | None]:
     """Reads a file of the folder by its name; None where it is not there."""
-    if "://" not in where or where.startswith("file://"):
-        folder = Path(where.removeprefix("file://"))
 
-        def read_local(name: str) -> bytes | None:
-            file = folder / name
-            return file.read_bytes() if file.is_file() else None
-
-        return read_local
-
-    def read_remote(name: str) -> bytes | None:
-        import fsspec
-
+    def read(name: str) -> bytes | None:
         try:
-            with fsspec.open(f"{where.rstrip('/')}/{name}", "rb") as file:
-                content: bytes = file.read()
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, ImportError) as error:
+            return open_home(where.rstrip("/")).read(name)
+        except (SystemError_, OSError) as error:
             raise UserError(Reason.SOURCE_UNREADABLE, f"cannot read {where}/{name}: {error}") from error
-        return content
 
-    return read_remote
+    return read
 
 
 def locate(reference: str, artifacts_uri: str = "", namespace: str = "default") -> str:
@@ -167,7 +154,7 @@ def _named(wanted: str, versions: list[str], numbers: Mapping[int, str]) -> list
 
 
 def _numbers(home: str) -> dict[int, str]:
-    """Fingerprints by number, as store.History wrote them."""
+    """Fingerprints by number, as notes.History wrote them."""
     text = _reader(home)(contract.DATASET_VERSIONS)
     try:
         entries = json.loads(text or b"{}")
@@ -177,14 +164,8 @@ def _numbers(home: str) -> dict[int, str]:
 
 
 def _versions(home: str) -> list[str]:
-    """Fingerprints of the published versions, the one that was made or used last first."""
-    import fsspec
-
-    files, path = fsspec.url_to_fs(home)
+    """The published versions, the one that was made or used last first."""
     try:
-        manifests = files.glob(f"{path}/*/{contract.DATASET_MANIFEST}", detail=True)
-    except OSError as error:
+        return open_home(home).versions()
+    except (SystemError_, OSError) as error:
         raise UserError(Reason.SOURCE_UNREADABLE, f"cannot list {home}: {error}") from error
-    made = [(str(info.get("mtime") or info.get("LastModified") or ""), found) for found, info in manifests.items()]
-    names = [found.rsplit("/", 2)[-2] for _, found in sorted(made, reverse=True)]
-    return [name for name in names if not name.startswith(".")]

@@ -18,6 +18,7 @@ from mizzen_api.conditions import Reason
 
 PACKAGE_SCHEME = "package://"
 TIMEOUT_S = 30
+_BUCKETS = frozenset({"s3", "s3a", "gs", "gcs"})
 _GLOB = re.compile(r"[*?\[]")
 # Words of S3 and of operating systems for what no retry cures.
 _LASTING = re.compile(
@@ -58,7 +59,7 @@ class reading:  # noqa: N801 (a context manager that reads as a verb)
         if isinstance(error, MizzenError) or not isinstance(error, OSError | ValueError | ImportError):
             return
         message = f"cannot read source {self.uri}: {short(error)}"
-        if _is_lasting(error):
+        if is_lasting(error):
             raise UserError(Reason.SOURCE_UNREADABLE, message) from error
         raise SystemError_(message, Reason.SOURCE_UNREADABLE) from error
 
@@ -89,7 +90,7 @@ def _find(uri: str, access: Access) -> list[File]:
         return _local_files(uri)
     if scheme in {"http", "https"}:
         return [_http(uri, access)]
-    if scheme in {"s3", "s3a", "gs", "gcs"}:
+    if scheme in _BUCKETS:
         return _bucket_files(uri, scheme, access)
     return _fsspec_files(uri)
 
@@ -164,12 +165,31 @@ def _bucket(scheme: str, endpoint: str | None, region: str, access: Access) -> A
     )
 
 
+def bucket_of(scheme: str, access: Access = ANYBODY) -> Any:
+    """A Secret says all about its store: without an endpoint it is AWS, whatever the environment names."""
+    env = os.environ if access is ANYBODY else {}
+    endpoint = access.endpoint or env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL")
+    region = access.region or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return _bucket(scheme, endpoint, region, access)
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The pyarrow file system behind a URI, and the path there."""
+    from pyarrow import fs
+
+    scheme, _, path = uri.partition("://")
+    if scheme in _BUCKETS:
+        return bucket_of(scheme), path.rstrip("/")
+    import fsspec
+
+    system, path = fsspec.core.url_to_fs(uri)
+    return fs.PyFileSystem(fs.FSSpecHandler(system)), path.rstrip("/")
+
+
 def _bucket_files(uri: str, scheme: str, access: Access) -> list[File]:
     from pyarrow import fs
 
-    endpoint = access.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = access.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    bucket = _bucket(scheme, endpoint, region, access)
+    bucket = bucket_of(scheme, access)
     key = uri.partition("://")[2].rstrip("/")
     if wild := _GLOB.search(key):
         root = key[: wild.start()].rpartition("/")[0]
@@ -229,7 +249,7 @@ def glob_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(out))
 
 
-def _is_lasting(error: BaseException) -> bool:
+def is_lasting(error: BaseException) -> bool:
     """Whether the same read would fail again: a wrong name or missing rights, not an unreachable host."""
     from urllib.error import HTTPError
 
