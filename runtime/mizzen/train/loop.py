@@ -195,7 +195,7 @@ class Loop:
 
     def _build(self) -> tuple[Recipe, nn.Module]:
         torch.manual_seed(self.plan.seed % SEEDS)
-        recipe, module = model_of(self.plan, self._rows_at_rest(), self.task.data)
+        recipe, module = model_of(self.plan, self.dataset, self.task.data)
         objective = self.task.objective
         if isinstance(objective, Regression):
             recipe = replace(recipe, target_mean=objective.mean, target_deviation=objective.deviation)

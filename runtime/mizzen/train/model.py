@@ -29,9 +29,11 @@ def recipe_of(plan: TrainPlan, data: DataShape) -> Recipe:
     return Recipe.by_name(plan.model, plan.settings, data)
 
 
-def model_of(plan: TrainPlan, dataset: RowsAtRest, data: DataShape) -> tuple[Recipe, nn.Module]:
+def model_of(plan: TrainPlan, dataset: RowsAtRest | None, data: DataShape) -> tuple[Recipe, nn.Module]:
     """A module that fits the dataset: UserError with the shapes where it does not."""
     if plan.model_uri:
+        if dataset is None:
+            raise UserError(Reason.INVALID_PARAMETERS, "model.uri needs a Dataset: arrays do not name their columns")
         return fine_tuned(plan.model_uri, dataset, data)
     recipe = recipe_of(plan, data)
     module = recipe.build()

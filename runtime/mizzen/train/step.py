@@ -87,16 +87,17 @@ class Stepper:
                 self.agree(crew)
         if self.limit != before:
             state.extras[MICRO_BATCH] = self.limit
-        return self._update(crew, state, total)
+        return self._update(crew, state, total, len(batch))
 
-    def _update(self, crew: Crew, state: TrainState, total: Tensor) -> float:
+    def _update(self, crew: Crew, state: TrainState, total: Tensor, rows: int) -> float:
         """Clip and update, unless a number is none; ranks see the same loss and norm, so they decide alike."""
         plan = self.plan
         self.scale.unscale(crew.parameters, state)
-        norm = total.new_zeros(())
+        norm = total
         if plan.max_gradient_norm or self.scale.enabled or plan.on_non_finite == "Skip":
             norm = crew.strategy.clip(crew.parameters, plan.max_gradient_norm or math.inf)
-        loss, size = torch.stack([total, norm.to(total)]).tolist()
+        loss, size = _numbers(total, norm)
+        loss /= rows
         if math.isfinite(loss) and math.isfinite(size):
             crew.strategy.update(crew.optimizer)
             self.scale.after(state, finite=True)
@@ -107,7 +108,7 @@ class Stepper:
         else:
             what = "the loss" if not math.isfinite(loss) else "the norm of the gradients"
             self._not_finite(state, f"{what} is {loss if not math.isfinite(loss) else size}")
-        return float(loss)
+        return loss
 
     def _not_finite(self, state: TrainState, what: str) -> None:
         """Stop, or leave the step out as long as there are not too many of them in a row."""
@@ -122,7 +123,7 @@ class Stepper:
         log.warning("step %d is skipped: %s", state.step + 1, what)
 
     def _gradients(self, crew: Crew, state: TrainState, mine: Rows, batch: Rows, sizes: Sizes) -> Tensor:
-        """Put the batch's gradients into the parameters; this rank's part of the mean loss."""
+        """Put the batch's gradients into the parameters; the sum of this rank's losses."""
         while True:
             crew.optimizer.zero_grad()
             self._seed(crew, state)
@@ -151,25 +152,25 @@ class Stepper:
             ) from error
 
     def _accumulate(self, crew: Crew, state: TrainState, parts: list[Rows], batch: Rows, sizes: Sizes) -> Tensor:
-        total = torch.zeros((), dtype=torch.float64, device=self.task.device)
+        losses = []
         for rows in parts[:-1]:
             with crew.strategy.no_sync(crew.model):
-                total += self._backward(crew, state, rows, batch, sizes)
-        return total + self._backward(crew, state, parts[-1], batch, sizes)
+                losses.append(self._backward(crew, state, rows, batch, sizes))
+        losses.append(self._backward(crew, state, parts[-1], batch, sizes))
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _backward(self, crew: Crew, state: TrainState, rows: Rows, batch: Rows, sizes: Sizes) -> Tensor:
-        """Add the gradient of `rows` and return their part of the batch's mean loss."""
-        weight = 1.0 if len(rows) else 0.0
+        """Add what `rows` make of the gradient of the batch's mean loss; the sum of their losses."""
         # A rank without rows still takes part: the others wait for its gradients.
         inputs, targets = self.task.batch(self.examples, rows if len(rows) else batch[:1], sizes, training=True)
         if self.plan.channels_last and inputs[0].dim() == 4:
             inputs = tuple(part.contiguous(memory_format=torch.channels_last) for part in inputs)
         with precision.autocast(self.plan.precision, self.task.device):
             output = crew.model(*inputs)
-        loss = self._loss(output, targets) * (weight / len(batch))
-        factor = crew.place.world * self.scale.of(state)  # gradients become means over ranks
-        (loss * factor if factor != 1.0 else loss).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        loss = self._loss(output, targets)
+        weight = self.scale.of(state) / len(batch) if len(rows) else 0.0
+        (loss * (weight * crew.place.world)).backward()  # type: ignore[no-untyped-call]  # ranks take the mean
+        return loss.detach() if len(rows) else torch.zeros_like(loss)
 
     def _loss(self, output: Tensor | DistilledOutput, targets: Tensor) -> Tensor:
         objective = self.task.objective
@@ -182,6 +183,8 @@ class Stepper:
         lockstep = crew.strategy.lockstep
         most = math.ceil(len(batch) / crew.place.world) if lockstep else len(mine)
         count = max(self.plan.accumulation, math.ceil(most / self.limit) if self.limit else 1)
+        if count == 1:
+            return [mine]
         parts = micro_batches(mine, count)
         return parts if lockstep else [part for part in parts if len(part)] or [mine]
 
@@ -234,7 +237,19 @@ class Stepper:
 
     def _seed(self, crew: Crew, state: TrainState) -> None:
         """Random numbers are a function of (seed, step, rank): a resumed run draws what the lost one drew."""
-        torch.manual_seed(((self.plan.seed * 1_000_003 + state.step) * 4096 + crew.place.rank) % SEEDS)
+        seed = ((self.plan.seed * 1_000_003 + state.step) * 4096 + crew.place.rank) % SEEDS
+        # Not torch.manual_seed: it keeps a traceback for each kind of device, which takes longer than a small step.
+        torch.default_generator.manual_seed(seed)
+        if self.task.device.type != "cpu":
+            torch.get_device_module(self.task.device).manual_seed(seed)
+
+
+def _numbers(loss: Tensor, norm: Tensor) -> tuple[float, float]:
+    """From a device both in one go: each transfer waits for all that is under way there."""
+    if loss.device.type == "cpu":
+        return loss.item(), norm.item()
+    found = torch.stack([loss, norm.to(loss)]).tolist()
+    return found[0], found[1]
 
 
 def diverged(plan: TrainPlan, what: str, step: int) -> UserError:
