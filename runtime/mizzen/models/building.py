@@ -82,3 +82,17 @@ def check_fits(module: nn.Module, data: DataShape, named: str) -> None:
 
 def _wrong(message: str) -> UserError:
     return UserError(Reason.INVALID_PARAMETERS, message)
+
+
+def has_unused_parameters(module: nn.Module, data: DataShape) -> bool:
+    """Whether a forward pass leaves out parameters that want a gradient; the module stays as it was."""
+    import torch
+
+    buffers = [buffer.clone() for buffer in module.buffers()]
+    module(*data.example()).float().sum().backward()
+    unused = any(parameter.requires_grad and parameter.grad is None for parameter in module.parameters())
+    with torch.no_grad():
+        for buffer, value in zip(module.buffers(), buffers, strict=True):
+            buffer.copy_(value)
+    module.zero_grad()
+    return unused

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mizzen.data.store import DatasetVersion
 from mizzen.errors import UserError
-from mizzen.models.building import Recipe
+from mizzen.models.building import Recipe, has_unused_parameters
 from mizzen.train import accelerators, graph, measuring, optimizers, stacking, strategies
 from mizzen.train.batches import Order, Rows
 from mizzen.train.model import distilled, model_of
@@ -209,7 +209,9 @@ class Loop:
             self._set_depth(self.schedule.at(self.state).depth or plan.progressive.depth.end)
         if plan.activation_checkpointing:
             graph.checkpoint_activations(self.module, self._say)
+        unused = not self.recipe.model and has_unused_parameters(self.module, self.task.data)
         root = distilled(self.module, plan.distillation, self.task.data) if plan.distillation else self.module
+        root.unused_parameters = unused  # type: ignore[assignment]  # for DDP, which must know
         root.to(self.device)
         if plan.channels_last:
             self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
