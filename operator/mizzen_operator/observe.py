@@ -86,8 +86,9 @@ class Observer:
         )
 
     async def _missing_secrets(self, dataset: Dataset) -> tuple[str, ...]:
-        """The kubelet would wait for them without a word in the pod's status."""
-        names = sorted({name for name, _ in secrets_of(dataset)})
+        """Of the sources, and of the store: for the first the kubelet would wait without a word in the pod's status."""
+        store = {self.settings.datasets_secret} - {""}
+        names = sorted({name for name, _ in secrets_of(dataset)} | store)
         found = [await self.cluster.get(Ref("v1", "Secret", dataset.metadata.namespace, name)) for name in names]
         return tuple(name for name, secret in zip(names, found, strict=True) if secret is None)
 

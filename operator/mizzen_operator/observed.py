@@ -153,7 +153,7 @@ class Observed:
     has_token: bool = False
     fresh_token: str = ""  # for the Secret, should it have to be made
     has_claim: bool = False
-    missing_secrets: tuple[str, ...] = ()  # that a Dataset's sources name
+    missing_secrets: tuple[str, ...] = ()  # that a Dataset's sources name, and the store's
     servers: tuple[str, ...] = ()  # host:port of the ModelService's servers that drift is measured against
     code: str | None = None  # fingerprint of the user's Python files; None where their ConfigMap is not there
     offers: frozenset[str] = frozenset()  # extended resources of the cluster's nodes

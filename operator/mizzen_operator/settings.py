@@ -31,6 +31,8 @@ class Settings:
     artifacts_claim_size: str = "10Gi"
     artifacts_storage_class: str = ""
     artifacts_access_mode: str = "ReadWriteMany"
+    datasets_store: str = ""  # s3://BUCKET/PREFIX of dataset versions, where they are not below artifacts_uri
+    datasets_secret: str = ""  # Secret in each namespace with the store's keys
     mlflow_uri: str = ""
     gateway: str = ""  # namespace/name
     watch_namespaces: tuple[str, ...] = ()
@@ -47,12 +49,19 @@ class Settings:
             artifacts_claim_size=env.get(contract.ENV_ARTIFACTS_CLAIM_SIZE) or cls.artifacts_claim_size,
             artifacts_storage_class=env.get(contract.ENV_ARTIFACTS_STORAGE_CLASS, ""),
             artifacts_access_mode=env.get(contract.ENV_ARTIFACTS_ACCESS_MODE) or cls.artifacts_access_mode,
+            datasets_store=env.get(contract.ENV_DATASETS_URI, "").rstrip("/"),
+            datasets_secret=env.get(contract.ENV_DATASETS_SECRET, ""),
             mlflow_uri=env.get(contract.ENV_MLFLOW, "").rstrip("/"),
             gateway=env.get(contract.ENV_GATEWAY, ""),
             watch_namespaces=tuple(name for name in (part.strip() for part in namespaces.split(",")) if name),
             pod_ip=env.get(contract.ENV_POD_IP) or cls.pod_ip,
             accelerators=_offers(env.get(contract.ENV_ACCELERATORS) or "[]"),
         )
+
+    @property
+    def datasets_uri(self) -> str:
+        """The store of dataset versions."""
+        return self.datasets_store or self.artifacts_uri
 
     @property
     def uses_claim(self) -> bool:

@@ -152,6 +152,7 @@ def test_the_operator_may_do_what_it_does_and_no_more(render):
         ({"gateway": {"port": 0}}, "port"),
         ({"operator": {"image": {"digest": "latest"}}}, "digest"),
         ({"artifacts": {"uri": "/data"}}, "uri"),
+        ({"artifacts": {"datasets": {"uri": "file:///data"}}}, "uri"),
         ({"accelerators": [{"resource": "example.com/fpga"}]}, "accelerators"),
         ({"artifacts": {"claim": {"accessMode": "ReadOnlyMany"}}}, "accessMode"),
         ({"mlflow": {"enabled": False}}, "mlflow.trackingUri"),
@@ -175,6 +176,15 @@ def test_the_operator_hears_of_accelerators(render):
     environ = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
     offer = Offer("nvidia.com/gpu", {"pool": "a"}, ({"operator": "Exists"},))
     assert Settings.from_environment(environ).accelerators == (offer,)
+
+
+def test_the_operator_hears_of_the_store_of_datasets(render):
+    store = {"uri": "s3://models/datasets", "secretName": "bucket"}
+    operator = named(render({"artifacts": {"datasets": store}}), "Deployment", "mizzen-operator")
+    (container,) = operator["spec"]["template"]["spec"]["containers"]
+    settings = Settings.from_environment({e["name"]: e["value"] for e in container["env"] if "value" in e})
+    assert (settings.datasets_uri, settings.datasets_secret) == ("s3://models/datasets", "bucket")
+    assert settings.uses_claim, "checkpoints are on the volume"
 
 
 def paths(values: Any, prefix: str = "") -> set[str]:

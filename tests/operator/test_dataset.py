@@ -309,6 +309,20 @@ def test_secrets_are_mounted_as_files():
     assert "secretKeyRef" not in str(pod_spec), "secrets are files, never environment"
 
 
+def test_versions_in_an_object_store_are_made_with_its_secret():
+    settings = replace(SETTINGS, datasets_store="s3://models/datasets", datasets_secret="bucket")
+    plan = decide(dataset(), Observed(missing_secrets=("bucket",)), settings=settings)
+    assert "artifacts.datasets.secretName in the chart's values names" in said(plan, READY)[2]
+    plan = decide(dataset(), Observed(), settings=settings)
+    config = WorkloadConfig.model_validate_json(child(plan, "ConfigMap", "tweets-data-1")["data"]["config.json"])
+    assert config.artifacts_uri == "s3://models/datasets"
+    assert config.run_uri.startswith("file:///artifacts/runs/")
+    pod_spec = child(plan, "Job", "tweets-data-1")["spec"]["template"]["spec"]
+    volume = next(one for one in pod_spec["volumes"] if one["name"] == "datasets-secret")
+    assert (volume["secret"]["secretName"], volume["secret"]["optional"]) == ("bucket", True)
+    assert "/etc/mizzen-datasets" in {mount["mountPath"] for mount in pod_spec["containers"][0]["volumeMounts"]}
+
+
 def test_a_secret_that_is_not_there_is_named_and_waited_for():
     mds = edited(dataset(), sources=[{"uri": "s3://raw/x.csv", "secretRef": {"name": "bucket"}}])
     plan = decide(mds, Observed(missing_secrets=("bucket",)))

@@ -161,6 +161,11 @@ def _mounts(workload: Workload, settings: Settings) -> list[tuple[Manifest, Mani
         if key:
             mount |= {"mountPath": f"{contract.SECRETS_DIR}/{name}/{key}", "subPath": key}
         pairs.append((volume, mount))
+    if workload.artifacts and settings.datasets_secret:
+        # Optional: a pod that waits for a Secret says nothing, one that cannot read the store says why.
+        secret = {"secretName": settings.datasets_secret, "defaultMode": 0o440, "optional": True}
+        mount = {"name": "datasets-secret", "mountPath": contract.DATASETS_SECRET_DIR, "readOnly": True}
+        pairs.append(({"name": "datasets-secret", "secret": secret}, mount))
     if workload.artifacts and settings.uses_claim:
         volume = {"name": "artifacts", "persistentVolumeClaim": {"claimName": contract.ARTIFACTS_CLAIM}}
         pairs.append((volume, {"name": "artifacts", "mountPath": contract.ARTIFACTS_DIR}))

@@ -49,7 +49,7 @@ def _first_reading(dataset: Dataset, observed: Observed, now: datetime, settings
     if dataset.spec.suspend:
         return _suspended(dataset, observed, now)
     job = reading.job(dataset, observed, 0)
-    waiting = _waiting(dataset, observed) if job is None or not job.ended else None
+    waiting = _waiting(dataset, observed, settings) if job is None or not job.ended else None
     if waiting is not None:
         look_again = SECRET_INTERVAL if observed.missing_secrets else None
         return _plan(dataset, now, "False", *waiting, delete=stale, look_again=look_again)
@@ -182,7 +182,7 @@ def _refresh_under_way(dataset: Dataset, observed: Observed, now: datetime, sett
     return replace(done, look_again=0.1)
 
 
-def _waiting(dataset: Dataset, observed: Observed) -> tuple[Reason, str] | None:
+def _waiting(dataset: Dataset, observed: Observed, settings: Settings) -> tuple[Reason, str] | None:
     """What must be there before anything is read, and is not."""
     name, other = reading.reference_name(dataset), observed.dataset
     if name is not None and other is None:
@@ -190,8 +190,9 @@ def _waiting(dataset: Dataset, observed: Observed) -> tuple[Reason, str] | None:
     if name is not None and other is not None and not other.status.uri:
         return Reason.PENDING, f"Dataset {name!r}, which spec.drift.datasetRef names, has no version yet"
     for missing in observed.missing_secrets:
-        text = f"There is no Secret {missing!r} in this namespace, which spec.sources names: create it"
-        return Reason.PENDING, text
+        store = missing == settings.datasets_secret
+        who = "artifacts.datasets.secretName in the chart's values names" if store else "spec.sources names"
+        return Reason.PENDING, f"There is no Secret {missing!r} in this namespace, which {who}: create it"
     return None
 
 

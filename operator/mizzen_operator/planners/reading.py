@@ -113,7 +113,7 @@ def _config(dataset: Dataset, observed: Observed, settings: Settings, run: int) 
         name=meta.name,
         uid=meta.uid,
         generation=meta.generation,
-        artifacts_uri=settings.artifacts_uri,
+        artifacts_uri=settings.datasets_uri,
         run_uri=settings.run_uri(meta.namespace, dataset.kind, meta.name, meta.uid),
         mlflow_uri=settings.mlflow_uri,
         dataset_spec=spec,

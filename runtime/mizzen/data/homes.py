@@ -137,10 +137,11 @@ class RemoteHome:
 
     @cached_property
     def _place(self) -> tuple[fs.FileSystem, str]:
+        from mizzen.data.sources.access import access_in
         from mizzen.data.sources.files import filesystem
 
         with self._storing():
-            return filesystem(self.root)
+            return filesystem(self.root, access_in(Path(contract.DATASETS_SECRET_DIR)))
 
     def uri(self, version: str = "") -> str:
         return f"{self.root}/{version}".rstrip("/")

@@ -21,7 +21,7 @@ from mizzen_api.conditions import Reason
 from mizzen_api.contract import SPLITS
 
 from ..conftest import corpus, dataset_spec
-from .buckets import client, free_ports
+from .buckets import ACCESS, SECRET, client, free_ports
 
 pytestmark = pytest.mark.cluster
 
@@ -104,11 +104,24 @@ def test_nothing_is_visible_before_all_of_it_is_there(
     assert not [name for name in objects(s3, store) if name.endswith("manifest.json")]
     monkeypatch.undo()
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mizzen")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-that-is-not-shown")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     made = version(store, tmp_path)
     assert not made.reused
     assert is_published(home, made.fingerprint.removeprefix("sha256:"))
+
+
+def test_the_keys_are_those_of_the_mounted_secret(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    keys = {"accessKeyId": ACCESS, "secretAccessKey": SECRET, "endpoint": endpoint}
+    for key, value in keys.items():
+        (tmp_path / key).write_text(value)
+    monkeypatch.setattr("mizzen_api.contract.DATASETS_SECRET_DIR", str(tmp_path))
+    made = version(f"s3://raw/secretly-{uuid.uuid4().hex[:8]}", tmp_path)
+    assert DatasetVersion(made.uri).frame("train").height
 
 
 def test_half_a_version_is_swept_away_when_it_is_nobody_s(

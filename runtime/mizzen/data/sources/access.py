@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mizzen.errors import UserError
 from mizzen_api.conditions import Reason
@@ -62,6 +63,12 @@ def access_of(source: Source, secrets: Mapping[str, str]) -> Access:
         )
     fields = dict(zip(ACCESS_KEYS, _FIELDS, strict=True))
     return Access(**{fields[key]: value for key, value in found.items()})
+
+
+def access_in(folder: Path) -> Access:
+    """The access that a mounted Secret gives; anybody's where none is mounted."""
+    found = {field: (folder / key) for key, field in zip(ACCESS_KEYS, _FIELDS, strict=True) if (folder / key).is_file()}
+    return Access(**{field: file.read_text().strip() for field, file in found.items()}) if found else ANYBODY
 
 
 _FIELDS = (

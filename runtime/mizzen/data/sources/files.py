@@ -173,13 +173,13 @@ def bucket_of(scheme: str, access: Access = ANYBODY) -> Any:
     return _bucket(scheme, endpoint, region, access)
 
 
-def filesystem(uri: str) -> tuple[Any, str]:
+def filesystem(uri: str, access: Access = ANYBODY) -> tuple[Any, str]:
     """The pyarrow file system behind a URI, and the path there."""
     from pyarrow import fs
 
     scheme, _, path = uri.partition("://")
     if scheme in _BUCKETS:
-        return bucket_of(scheme), path.rstrip("/")
+        return bucket_of(scheme, access), path.rstrip("/")
     import fsspec
 
     system, path = fsspec.core.url_to_fs(uri)
