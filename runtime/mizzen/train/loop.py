@@ -22,7 +22,7 @@ from mizzen.train.model import distilled, model_of
 from mizzen.train.plan import TrainPlan
 from mizzen.train.schedule import Schedule
 from mizzen.train.seams import Place, StepResult, TrainState
-from mizzen.train.step import MICRO_BATCH, SEEDS, Crew, Stepper, diverged
+from mizzen.train.step import MICRO_BATCH, SEEDS, SKIPPED, Crew, Stepper, diverged
 from mizzen.train.tasks import task_of
 from mizzen.train.tasks.objectives import Regression
 from mizzen_api import contract
@@ -69,6 +69,7 @@ class Loop:
         self.root = self._prepare()
         self.stepper = Stepper(plan, self.task, self.train_part, self._say)
         self._crew: Crew | None = None
+        self._counted: dict[str, float | str] = {}  # by strategies of former generations
         self._order: tuple[int, Rows] | None = None  # of one epoch
 
     @property
@@ -96,6 +97,7 @@ class Loop:
         self.place = place
         strategy = strategies.create(self.plan, place, self.device)
         if former is not None:
+            self._counted = _summed(self._counted, former.strategy.counters())
             former.strategy.close()
             if strategy.sharded or former.strategy.sharded:
                 self.recipe, self.module = self._build()
@@ -165,10 +167,15 @@ class Loop:
             self._wrap(crew.strategy, crew.optimizer)
         self._count_steps()
 
+    @property
+    def sharded(self) -> bool:
+        """This rank's tensors are parts of the whole ones."""
+        return self.crew.strategy.sharded
+
     def counters(self) -> dict[str, float | str]:
-        """For the status: what the strategy counts, skipped steps and the size of micro-batches."""
-        known = {key: self.state.extras[key] for key in ("skipped_steps", MICRO_BATCH) if key in self.state.extras}
-        return {**self.crew.strategy.counters(), **known}
+        """For the status: what the strategies of all generations count, skipped steps and the size of micro-batches."""
+        known = {key: self.state.extras[key] for key in (SKIPPED, MICRO_BATCH) if key in self.state.extras}
+        return {**_summed(self._counted, self.crew.strategy.counters()), **known}
 
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the model's folder. `weights` are whole tensors where this rank's module holds shards."""
@@ -252,3 +259,9 @@ class Loop:
         if text not in self.notes:
             self.notes.append(text)
             log.warning("%s", text)
+
+
+def _summed(before: dict[str, float | str], now: dict[str, float | str]) -> dict[str, float | str]:
+    """Numbers add up, words are the newest."""
+    added = {key: value + now.get(key, 0) for key, value in before.items() if not isinstance(value, str)}  # type: ignore[operator]
+    return {**before, **now, **added}

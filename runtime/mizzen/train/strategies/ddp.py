@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mizzen.train.strategies.single import Single
 
 if TYPE_CHECKING:
+    from mizzen.train.compression.compressor import Compressor
     from mizzen.train.plan import TrainPlan
     from mizzen.train.seams import Place, Tensors
 
@@ -23,7 +24,7 @@ class Ddp(Single):
 
     def __init__(self, plan: TrainPlan, place: Place, device: torch.device) -> None:
         self.plan, self.place, self.device = plan, place, device
-        self._compressor: Any = None
+        self._compressor: Compressor | None = None
 
     def wrap(self, module: nn.Module) -> nn.Module:
         if not any(parameter.requires_grad for parameter in module.parameters()):
@@ -38,13 +39,19 @@ class Ddp(Single):
             find_unused_parameters=bool(getattr(module, "unused_parameters", False)),
             gradient_as_bucket_view=True,
         )
-        settings = self.plan.compression
-        if settings is not None and settings.method != "none":
-            import importlib
-
-            compression = importlib.import_module("mizzen.train.compression")
-            self._compressor = compression.attach(wrapped, settings, self.place)
+        self._attach(wrapped)
         return wrapped
+
+    def _attach(self, wrapped: DistributedDataParallel) -> None:
+        settings = self.plan.compression
+        if settings is None or settings.method == "none":
+            return
+        from mizzen.train import compression
+
+        former, self._compressor = self._compressor, compression.attach(wrapped, settings, self.place)
+        if former is not None:  # the module has grown; what is owed to its older parts still is
+            self._compressor.load_local([former.local_tensors()])
+            former.close()
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[object]:
         return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
@@ -70,10 +77,12 @@ class Ddp(Single):
         if self._compressor is None:
             return {}
         return {
-            "compression": self.plan.compression.method if self.plan.compression else "none",
+            "compression": self._compressor.method,
             "bytes_sent": self._compressor.bytes_sent,
             "bytes_uncompressed": self._compressor.bytes_uncompressed,
         }
 
     def close(self) -> None:
+        if self._compressor is not None:
+            self._compressor.close()
         self._compressor = None
