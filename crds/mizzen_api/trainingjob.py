@@ -43,7 +43,9 @@ class ModelSource(ApiModel):
     )
 
     search_job_ref: LocalReference | None = Field(None, description="Train the optimal trial of this SearchJob.")
-    name: str | None = Field(None, description="A model of Mizzen: text-transformer, text-bag, ...", max_length=64)
+    name: str | None = Field(
+        None, description="A model of Mizzen: text-transformer, text-bag, mlp, cnn or resnet.", max_length=64
+    )
     uri: str | None = Field(
         None,
         description="A registered version to go on from (fine-tuning): models:/NAME/VERSION or models:/NAME@ALIAS.",

@@ -38,16 +38,19 @@ def here(probes: Probes = Probes()) -> tuple[Accelerator, ...]:
 
 
 def select(wanted: str, probes: Probes = Probes()) -> Accelerator:
-    """The row for auto, cpu, gpu, tpu, npu or a vendor. UserError where this machine has no such device."""
-    if wanted == CPU.kind:
-        return CPU
+    """The row for auto, cpu, gpu, tpu, npu; or for a vendor, which is how the operator says what it gave the pod.
+
+    UserError where this machine has no such device.
+    """
+    if wanted in {row.vendor for row in TABLE}:
+        return required(wanted, probes)
     found = here(probes)
     if wanted == "auto":
         return found[0]
     for row in found:
-        if wanted in {row.kind, row.vendor}:
+        if wanted == row.kind:
             return row
-    rows = of_kind(wanted) or tuple(row for row in TABLE if row.vendor == wanted)
+    rows = of_kind(wanted)
     if not rows:
         names = ", ".join(dict.fromkeys(row.kind for row in TABLE))
         raise UserError(Reason.INVALID_PARAMETERS, f"accelerator {wanted!r} is none of auto, {names}")
@@ -55,18 +58,23 @@ def select(wanted: str, probes: Probes = Probes()) -> Accelerator:
 
 
 def required(vendor: str, probes: Probes = Probes()) -> Accelerator:
-    """The row that the operator chose. SystemError_ where the pod has no such device: another node may have it."""
+    """The row that the operator chose.
+
+    UserError where the image cannot use it, SystemError_ where the pod has no such device: another node may have one.
+    """
     row = by_vendor(vendor)
-    if row is not CPU and not count(row, probes):
-        raise SystemError_(f"this pod was given {row.resource}, yet {_why_not(row, probes)}")
-    return row
+    if row is CPU or count(row, probes):
+        return row
+    if _package_missing(row, probes):
+        raise UserError(Reason.INVALID_PARAMETERS, f"this pod was given {row.resource}, yet {_why_not(row, probes)}")
+    raise SystemError_(f"this pod was given {row.resource}, yet {_why_not(row, probes)}")
 
 
 def count(row: Accelerator, probes: Probes = Probes()) -> int:
     """How many devices of the row this process sees."""
     if row is CPU:
         return 1
-    if row.package and not probes.installed(row.package.partition(".")[0]):
+    if _package_missing(row, probes):
         return 0
     if row.device == "cuda":
         torch = probes.load("torch")
@@ -139,9 +147,12 @@ def _has_tpu() -> bool:
     return os.environ.get("PJRT_DEVICE", "") == "TPU"
 
 
+def _package_missing(row: Accelerator, probes: Probes) -> bool:
+    return bool(row.package) and not probes.installed(row.package.partition(".")[0])
+
+
 def _why_not(row: Accelerator, probes: Probes) -> str:
-    package = row.package.partition(".")[0]
-    if package and not probes.installed(package):
+    if _package_missing(row, probes):
         return f"the image has no {row.package}: take one that brings it (spec.image)"
     return f"torch sees no device of {row.title}: check the driver and that torch is built for it"
 

@@ -89,7 +89,7 @@ def test_the_device_of_a_rank(vendor: str, rank: int, expected: tuple[Any, ...])
     assert found == expected
 
 
-@pytest.mark.parametrize("wanted", ["gpu", "tpu", "npu", "amd"])
+@pytest.mark.parametrize("wanted", ["gpu", "tpu", "npu"])
 def test_what_is_not_here_is_refused_with_what_is(wanted: str) -> None:
     with pytest.raises(UserError, match=r"there is none on this machine, which has CPUs .* auto takes what is here"):
         accelerators.select(wanted, machine())
@@ -100,11 +100,13 @@ def test_a_name_that_nobody_knows() -> None:
         accelerators.select("quantum", machine())
 
 
-def test_a_pod_without_the_device_that_it_was_given_is_tried_again() -> None:
+def test_a_pod_without_the_device_that_it_was_given() -> None:
     with pytest.raises(SystemError_, match=r"given nvidia.com/gpu, yet torch sees no device of NVIDIA GPUs"):
-        accelerators.required("nvidia", machine())
-    with pytest.raises(SystemError_, match=r"the image has no torch_npu: take one that brings it \(spec.image\)"):
-        accelerators.required("ascend", machine())
+        accelerators.select("nvidia", machine())  # another node may do better
+    with pytest.raises(SystemError_, match=r"given huawei.com/Ascend910, yet torch sees no device"):
+        accelerators.select("ascend", machine("ascend", 0, ("torch_npu",)))
+    with pytest.raises(UserError, match=r"the image has no torch_npu: take one that brings it \(spec.image\)"):
+        accelerators.select("ascend", machine())  # no other node will
 
 
 def test_an_nvidia_torch_does_not_see_amds_devices() -> None:
