@@ -1,0 +1,147 @@
+"""Runs a training on the group: feeds the controller with news until it says how it ended."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mizzen.train.group import messages as m
+from mizzen.train.group.controller import Controller
+from mizzen.train.group.job import Job
+from mizzen.train.group.member import Letter
+from mizzen.train.group.messages import Outcome, Settings
+from mizzen.train.group.nodes import Nodes, Slots
+from mizzen.train.group.process_group import Formation, Rendezvous
+from mizzen.train.group.station import Report
+
+log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 0.1
+CLOSE_SECONDS = 10.0
+
+
+@dataclass
+class Listener:
+    """What the driver wants to hear; each is called from the thread that runs the group."""
+
+    on_report: Callable[[Report], None] = lambda _: None
+    on_began: Callable[[int, int, str], None] = lambda _workers, _step, _source: None
+    on_recovered: Callable[[m.Recovered], None] = lambda _: None
+    on_kept: Callable[[int, int, str], None] = lambda _snapshot, _checkpoint, _trouble: None
+    on_workers: Callable[[int], None] = lambda _: None
+    say: Callable[[str], None] = lambda _: None
+
+
+@dataclass
+class Past:
+    """What earlier drivers of the run counted."""
+
+    restarts: int = 0
+    lost_steps: int = 0
+
+
+class Group:
+    """One run. `run` blocks; `tell` may be called from other threads, for notices and wanted sizes."""
+
+    def __init__(
+        self,
+        job: Job,
+        settings: Settings,
+        host: str,
+        *,
+        slots: Slots | None = None,
+        listener: Listener | None = None,
+        past: Past | None = None,
+    ) -> None:
+        """`host` is an address of this process that all nodes reach. Ray is connected already."""
+        self._listener = listener or Listener()
+        past = past or Past()
+        self._nodes = Nodes(job, slots or Slots(), self._letter)
+        self._rendezvous = Rendezvous(host)
+        self._attempt = secrets.token_hex(4)
+        self._told: queue.SimpleQueue[m.News] = queue.SimpleQueue()
+        self.controller = Controller(settings, time.monotonic(), restarts=past.restarts, lost_steps=past.lost_steps)
+        self._outcome: Outcome | None = None
+        self._workers = -1
+
+    def tell(self, news: m.News) -> None:
+        self._told.put(news)
+
+    def has_left(self, address: str) -> bool:
+        return self.controller.has_left(address)
+
+    def processes(self) -> dict[int, tuple[str, int]]:
+        """Members that answered: address and process id."""
+        return self._nodes.processes()
+
+    def run(self) -> Outcome:
+        """Until the training has ended, by whatever."""
+        try:
+            while self._outcome is None:
+                self._turn()
+        finally:
+            finished = self._outcome is not None and self._outcome.failure is None and not self._outcome.stopped
+            self._nodes.close(CLOSE_SECONDS, keep=not finished)
+        return self._outcome
+
+    def stop(self, seconds: float) -> bool:
+        """From now on, no more than a checkpoint just in time: whether it was done. In place of going on with `run`."""
+        self.tell(m.Stop())
+        deadline = time.monotonic() + seconds
+        while self._outcome is None and time.monotonic() < deadline:
+            self._turn()
+        self._nodes.close(1.0, keep=True)
+        return self._outcome is not None
+
+    def _turn(self) -> None:
+        self._handle(m.Tick())
+        while not self._told.empty():
+            self._handle(self._told.get())
+        for news in self._nodes.news(WAIT_SECONDS):
+            self._handle(news)
+        if self.controller.workers != self._workers:
+            self._workers = self.controller.workers
+            self._listener.on_workers(self._workers)
+
+    def _handle(self, news: m.News) -> None:
+        if not isinstance(news, m.Tick | m.Beat):
+            log.debug("%s", news)
+        if isinstance(news, m.Began) and self.controller.group[:1] == (news.member,):
+            self._listener.on_began(len(self.controller.group), news.step, news.source)
+        for order in self.controller.handle(news, time.monotonic()):
+            self._do(order)
+
+    def _do(self, order: m.Order) -> None:
+        log.debug("%s", order)
+        match order:
+            case m.Start():
+                self._nodes.start(order)
+            case m.Form(generation, members):
+                self._nodes.form(members, lambda rank: self._formation(generation, rank, len(members)))
+            case m.Hold():
+                self._nodes.hold(order)
+            case m.Abort():
+                self._nodes.abort(order)
+            case m.Kill(member):
+                self._nodes.kill(member)
+            case m.Say(text):
+                self._listener.say(text)
+            case m.Recovered():
+                self._listener.on_recovered(order)
+            case Outcome():
+                self._outcome = order
+
+    def _formation(self, generation: int, rank: int, world: int) -> Formation:
+        name = f"{self._attempt}.{generation}"
+        return Formation(generation, rank, world, name, self._rendezvous.host, self._rendezvous.port)
+
+    def _letter(self, number: int, letter: Letter) -> None:
+        for report in letter.reports:
+            self._listener.on_report(report)
+        if number in self.controller.group:
+            kept = letter.kept
+            self._listener.on_kept(kept.snapshot, kept.checkpoint, kept.trouble or letter.note)

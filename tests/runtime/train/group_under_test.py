@@ -1,0 +1,129 @@
+"""What the group's tests train: a linear model whose steps are slow enough to be disturbed, and that counts its rows.
+
+Imported by the members' processes as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mizzen.train.group.function import Context
+from mizzen.train.seams import Place, StepResult, TrainState
+
+ROWS, BATCH, WIDTH = 192, 12, 6
+
+
+class Linear:
+    """Least squares by SGD with momentum. Every rank writes which rows it has used at which step."""
+
+    def __init__(self, plan: Mapping[str, Any]) -> None:
+        self.plan, self.place, self.state = plan, Place(), TrainState()
+        self.total_steps = plan["epochs"] * ROWS // BATCH
+        torch.manual_seed(7)
+        self.rows_NW = torch.randn(ROWS, WIDTH, dtype=torch.float64)
+        self.targets_N = self.rows_NW @ torch.arange(1.0, WIDTH + 1, dtype=torch.float64) + 0.1 * torch.randn(ROWS)
+        self.weight_W = torch.zeros(WIDTH, dtype=torch.float64)
+        self.momentum_W = torch.zeros(WIDTH, dtype=torch.float64)
+        self.residual_W = torch.zeros(WIDTH, dtype=torch.float64)
+        self._log = Path(plan["log"]) / f"{os.getpid()}.jsonl"
+
+    def join(self, place: Place) -> None:
+        self.place = place
+
+    def steps(self) -> Iterator[StepResult]:
+        state = self.state
+        while state.step < self.total_steps:
+            order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(state.epoch))
+            batch = order[state.row : state.row + BATCH]
+            mine = batch[self.place.rank :: self.place.world]
+            self._misbehave()
+            time.sleep(self.plan["seconds"])
+            errors = self.rows_NW[mine] @ self.weight_W - self.targets_N[mine]
+            sums = torch.cat([2 * errors @ self.rows_NW[mine] / BATCH, (errors**2).sum()[None] / BATCH])
+            dist.all_reduce(sums)
+            self.momentum_W.mul_(0.9).add_(sums[:-1])
+            self.weight_W.sub_(self.plan["rate"] * self.momentum_W)
+            state.step += 1
+            state.samples += BATCH
+            ends = state.row + BATCH >= ROWS
+            epoch, state.row, state.epoch = state.epoch, 0 if ends else state.row + BATCH, state.epoch + ends
+            with self._log.open("a") as log:
+                log.write(
+                    json.dumps({"step": state.step, "epoch": epoch, "rows": mine.tolist(), "at": time.time()}) + "\n"
+                )
+            yield StepResult(state.step, epoch, BATCH, float(sums[-1]), ends)
+
+    def evaluate(self, split: str) -> dict[str, float]:  # noqa: ARG002
+        loss = ((self.rows_NW @ self.weight_W - self.targets_N) ** 2).mean()[None]
+        dist.all_reduce(loss)
+        return {"loss": float(loss) / self.place.world}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"model/weight": self.weight_W, "optimizer/weight|momentum": self.momentum_W}
+
+    def local_tensors(self) -> dict[str, Tensor]:
+        return {"residual": self.residual_W}
+
+    def load(self, tensors: Mapping[str, Tensor], local: Sequence[Mapping[str, Tensor]], state: TrainState) -> None:
+        self.weight_W.copy_(tensors["model/weight"])
+        self.momentum_W.copy_(tensors["optimizer/weight|momentum"])
+        if local:
+            self.residual_W.copy_(sum(one["residual"] for one in local) / len(local))
+        self.state = state
+
+    def _misbehave(self) -> None:
+        """Fail or hang at a step, on the rank that the plan names."""
+        step, rank, what = self.plan.get("trouble", (-1, 0, ""))
+        if self.state.step == step and self.place.rank == rank:
+            if what == "hang":
+                time.sleep(3600)
+            raise ValueError(f"no luck at step {step}")
+
+
+def build(plan: Mapping[str, Any]) -> Linear:
+    return Linear(plan)
+
+
+def used_rows(log: Path) -> dict[int, list[int]]:
+    """By epoch, all rows that were used; of a step that was done again the last time counts."""
+    steps: dict[int, dict[str, Any]] = {}
+    lines = [json.loads(line) for path in log.glob("*.jsonl") for line in path.read_text().splitlines()]
+    for line in sorted(lines, key=lambda one: one["at"]):
+        known = steps.get(line["step"])
+        if known is None or line["at"] - known["at"] > 0.5:  # a step is slower than the skew of its ranks
+            steps[line["step"]] = {**line, "rows": list(line["rows"])}
+        else:
+            known["rows"] += line["rows"]
+    found: dict[int, list[int]] = {}
+    for step in steps.values():
+        found.setdefault(step["epoch"], []).extend(step["rows"])
+    return {epoch: sorted(rows) for epoch, rows in found.items()}
+
+
+def train(context: Context) -> None:
+    """A training function as a user would write it."""
+    model = context.model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    shard = context.shard("train")
+    for step in range(context.restore(model=model, optimizer=optimizer), context.config["steps"]):
+        inputs, targets = next(shard.batches(64 // context.world, epoch=step))
+        loss = torch.nn.functional.cross_entropy(model(*inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        for parameter in model.parameters():
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= context.world
+        time.sleep(0.02)
+        optimizer.step()
+        context.report({"loss": loss.item()}, step=step + 1)
+        if (step + 1) % 5 == 0:
+            context.save(step=step + 1, model=model, optimizer=optimizer)
