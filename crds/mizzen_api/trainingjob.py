@@ -24,7 +24,6 @@ from mizzen_api.meta import (
     ready_columns,
     rules,
 )
-from mizzen_api.trainingjob_trainer import MAX_RATE as MAX_RATE  # noqa: PLC0414 (plan.py takes it from here)
 from mizzen_api.trainingjob_trainer import MODEL_URI, Trainer
 
 
