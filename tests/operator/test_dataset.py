@@ -409,6 +409,15 @@ def test_workers_without_a_place_are_told_and_go_with_the_reading():
     assert [one.name for one in plan.delete] == ["tweets-data-2-ray"], "the head's Job keeps its log"
 
 
+def test_a_refresh_whose_secret_was_deleted_says_so():
+    mds, observed = ready(**HOURLY)
+    mds = after(mds, decide(mds, observed, NOW))
+    due = mds.status.next_refresh_time
+    mds = after(mds, decide(mds, observed, due))
+    waiting = replace(materializing(mds, run=1), missing_secrets=("bucket",))
+    assert "no Secret 'bucket'" in said(decide(mds, waiting, due), ConditionType.REFRESHED)[2]
+
+
 def test_a_refresh_brings_workers_of_its_own():
     mds, observed = ready(**HOURLY, **RAY)
     mds = after(mds, decide(mds, observed, NOW))

@@ -68,7 +68,7 @@ def _first_reading(dataset: Dataset, observed: Observed, now: datetime, settings
 
 
 def _suspended(dataset: Dataset, observed: Observed, now: datetime) -> Plan:
-    """Nothing is read. A version that is there can be used as before, and is as Ready as before."""
+    """Nothing is read. A version that is there can be used, so the Dataset is Ready."""
     there = bool(dataset.status.uri)
     stays = f"Version {dataset.status.version} stays. " if there else ""
     text = f"{stays}Suspended: set spec.suspend to false to read the sources"
@@ -158,7 +158,7 @@ def _refresh_under_way(dataset: Dataset, observed: Observed, now: datetime, sett
         return replace(again, look_again=PROGRESS_INTERVAL)
     end = outcome(job, observed, "backoffLimit")
     if end is None:
-        _, message = _running(dataset, observed, job, status.run)
+        message = _missing_secret(observed, settings) or _running(dataset, observed, job, status.run)[1]
         conditions = _refreshed(dataset, now, "Unknown", Reason.REFRESHING, message)
         workers = reading.workers(dataset, observed, settings, status.run)
         running = _status(dataset, apply=workers, delete=stale, conditions=conditions, **_progress(observed))
@@ -189,11 +189,17 @@ def _waiting(dataset: Dataset, observed: Observed, settings: Settings) -> tuple[
         return Reason.PENDING, f"Dataset {name!r}, which spec.drift.datasetRef names, does not exist yet"
     if name is not None and other is not None and not other.status.uri:
         return Reason.PENDING, f"Dataset {name!r}, which spec.drift.datasetRef names, has no version yet"
+    secret = _missing_secret(observed, settings)
+    return (Reason.PENDING, secret) if secret else None
+
+
+def _missing_secret(observed: Observed, settings: Settings) -> str:
+    """Empty where all are there. The pod would wait for one without a word."""
     for missing in observed.missing_secrets:
         store = missing == settings.datasets_secret
         who = "artifacts.datasets.secretName in the chart's values names" if store else "spec.sources names"
-        return Reason.PENDING, f"There is no Secret {missing!r} in this namespace, which {who}: create it"
-    return None
+        return f"There is no Secret {missing!r} in this namespace, which {who}: create it"
+    return ""
 
 
 def _report(end: Outcome) -> DatasetReport | None:
