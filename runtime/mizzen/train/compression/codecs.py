@@ -75,8 +75,8 @@ class Int8:
 
     s = max|x| / 127 in bf16, q = round(x / s), as blockwise quantisation in Dettmers et al. (arXiv:2110.02861). The 16
     bits of s are the lowest bits of the group's first 16 values: each of these is the nearest whole number with the
-    parity that tells its bit, off by up to s in place of s / 2 (1.5 s for the largest of all). The last group takes what is left
-    over; fewer than 16 values in all are sent as they are.
+    parity that tells its bit, off by up to s in place of s / 2, and the largest of all by up to 1.5 s. The last group
+    takes what is left over; fewer than 16 values in all are sent as they are.
     """
 
     unit: int = 128
