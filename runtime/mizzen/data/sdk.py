@@ -210,6 +210,10 @@ class ProcessedData:
     def test(self) -> pl.DataFrame:
         return self.frame("test")
 
+    def stored(self, part: str = "train") -> pl.DataFrame:
+        """Features as a dataset version has them, and `label`: what training reads."""
+        return self._parts[part]
+
     def frame(self, part: str = "train") -> pl.DataFrame:
         """Numbers and one-hot columns by name, other features as they are stored, and the target, a class as text."""
         import polars as pl

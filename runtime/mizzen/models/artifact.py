@@ -103,8 +103,11 @@ def write(folder: Path, recipe: Recipe, weights: Mapping[str, Tensor], pipeline:
         _copy_code(recipe.entrypoint, folder / CODE)
 
 
-def load(folder: str | Path) -> TrainedModel:
-    """Read a model folder. ValueError or OSError where it is not one."""
+def load(folder: str | Path, module: nn.Module | None = None) -> TrainedModel:
+    """Read a model folder. ValueError or OSError where it is not one.
+
+    `module` takes the weights of a model that was trained as an object, which nothing here could build.
+    """
     folder = Path(folder)
     document = json.loads((folder / contract.MODEL_CONFIG).read_bytes())
     if document.get("format") != FORMAT:
@@ -113,7 +116,10 @@ def load(folder: str | Path) -> TrainedModel:
     recipe = _recipe(document, pipeline)
     if recipe.entrypoint:
         _make_importable(recipe.entrypoint, folder / CODE)
-    module = recipe.build()
+    if module is None:
+        if not (recipe.model or recipe.entrypoint):
+            raise ValueError(f"{folder} holds the weights of a module that was given as an object: give load one, too")
+        module = recipe.build()
     module.load_state_dict(load_file(folder / contract.MODEL_WEIGHTS))
     module.eval()
     return TrainedModel(recipe.model or recipe.entrypoint, module, pipeline, recipe)

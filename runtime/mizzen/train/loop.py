@@ -60,7 +60,7 @@ class Loop:
         accelerators.check_precision(row, plan.precision)
         self.device = accelerators.device(row)
         self.dataset = dataset if dataset is not None or task is not None else DatasetVersion(plan.dataset_uri)
-        self.task = task or task_of(self._rows_at_rest(), str(self.device))
+        self.task = task or task_of(self.rows_at_rest, str(self.device))
         self.train_part = self.task.examples(contract.SPLITS[0]).head(plan.train_fraction)
         self.state = TrainState(config_hash=plan.config_hash)
         self.schedule = self._schedule()
@@ -90,6 +90,15 @@ class Loop:
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         return self.crew.optimizer
+
+    @property
+    def rows_at_rest(self) -> RowsAtRest:
+        if self.dataset is None:
+            raise UserError(
+                Reason.INVALID_PARAMETERS,
+                "images that came as arrays have no pipeline that a server could read them by: train on a Dataset",
+            )
+        return self.dataset
 
     def join(self, place: Place) -> None:
         """See seams.Trainee. Shards of a lost group are worth nothing: `load` fills what is built anew here."""
@@ -182,12 +191,7 @@ class Loop:
         from mizzen.models import artifact
 
         state = self.module.state_dict() if weights is None else weights
-        artifact.write(folder, self.recipe, state, self._rows_at_rest().pipeline)
-
-    def _rows_at_rest(self) -> RowsAtRest:
-        if self.dataset is None:
-            raise UserError(Reason.INVALID_PARAMETERS, "the rows were given as arrays: there is no pipeline")
-        return self.dataset
+        artifact.write(folder, self.recipe, state, self.rows_at_rest.pipeline)
 
     def _schedule(self) -> Schedule:
         return Schedule.from_plan(self.plan, len(self.train_part), self.plan.batch_factor(self.place.world))

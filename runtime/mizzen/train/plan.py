@@ -109,7 +109,7 @@ def plan_of(
     """The trainer's learning rate wins over the model's `lr`, and that over the default."""
     trainer = spec.trainer
     settings = dict(model.config)
-    from_model = _checked(settings.pop("lr", None))
+    from_model = checked_rate(settings.pop("lr", None))
     return TrainPlan(
         model=model.name,
         settings=settings,
@@ -156,7 +156,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _checked(rate: Any) -> float | None:
+def checked_rate(rate: Any) -> float | None:
     """A model's settings are free-form: nobody looked at its lr before."""
     if rate is None:
         return None
