@@ -1,0 +1,38 @@
+"""A worker pod never ends well: its Job would count as complete, and nobody would replace the workers that are lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mizzen_api import contract
+from mizzen_api.workload import RayCluster, WorkloadConfig
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_told_to_stop_says_so(tmp_path: Path) -> None:
+    config = WorkloadConfig(
+        kind="TrainingJob",
+        namespace="n",
+        name="t",
+        uid="u",
+        artifacts_uri=f"file://{tmp_path}",
+        ray=RayCluster(address="127.77.3.2:6379", workers=1),  # nobody is there
+    )
+    (tmp_path / "config.json").write_text(config.model_dump_json(by_alias=True))
+    environment = {**os.environ, contract.ENV_CONFIG: str(tmp_path / "config.json"), contract.ENV_POD_IP: "127.77.3.3"}
+    code = "import sys; from mizzen.workload import worker as w; "
+    code += "w.head_address = lambda host: print('asked', flush=True); sys.exit(w.main())"
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as worker:
+        try:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "asked\n"
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(timeout=20) == contract.EXIT_STOPPED
+        finally:
+            worker.kill()
