@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 def create(plan: TrainPlan, place: Place, device: torch.device) -> Strategy:
     """The plan's strategy in the process group that stands now. Those that nobody asked for are not imported."""
-    if plan.strategy == "fsdp":
+    from torch.distributed import is_initialized
+
+    if plan.strategy == "fsdp" and (place.world > 1 or is_initialized()):  # nothing to shard among one
         from mizzen.train.strategies.fsdp import Fsdp
 
         return Fsdp(plan, place, device)

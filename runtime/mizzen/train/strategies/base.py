@@ -83,18 +83,29 @@ def load_named_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, tens
     """The inverse. Tensors that exist keep their place in memory; KeyError where one of the model's is missing."""
     for name, value in module.state_dict().items():
         value.copy_(tensors[f"{MODEL}{name}"])
-    slots: dict[str, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
+    slots: dict[str, list[str]] = {}
+    for key in tensors:  # values of a mapping may be read from a store when they are asked for, one at a time
         if key.startswith(OPTIMIZER):
             name, _, slot = key.removeprefix(OPTIMIZER).rpartition("|")
-            slots.setdefault(name, {})[slot] = value
+            slots.setdefault(name, []).append(slot)
     fused = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
     for name, parameter in module.named_parameters():
         state = optimizer.state[parameter] if name in slots else optimizer.state.pop(parameter, {})
-        for slot, value in slots.get(name, {}).items():
+        for slot in slots.get(name, []):
+            value = tensors[f"{OPTIMIZER}{name}|{slot}"]
             if slot in state:
                 state[slot].copy_(value)
             else:
                 # As Optimizer.load_state_dict has it: a step count stays on the CPU, unless a kernel reads it.
                 device = parameter.device if slot != "step" or fused else torch.device("cpu")
                 state[slot] = value.detach().to(device, copy=True)
+
+
+def whole_weights(module: nn.Module, *, keep: bool) -> Tensors:
+    """The module's state on the CPU, gathered where ranks have shards of it: all ranks call it. Empty unless `keep`."""
+    found = {}
+    for name, value in module.state_dict().items():
+        whole = value.full_tensor() if hasattr(value, "full_tensor") else value
+        if keep:
+            found[name] = whole.detach().cpu()
+    return found
