@@ -182,7 +182,8 @@ class Nodes:
         actor.pid, actor.door, actor.heard = letter.pid, letter.door, time.monotonic()
         self._on_letter(number, letter)
         yield from letter.news
-        self._poll(number)
+        if number in self._actors:  # the news may have been its end
+            self._poll(number)
 
     def _knock_at_silent_ones(self) -> None:
         now = time.monotonic()
