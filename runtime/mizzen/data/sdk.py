@@ -107,6 +107,9 @@ class DataPipeline:
     {"uri": "product_catalog.json", "join": {"on": ["product_id"]}}. Plain paths with the same columns go one below the
     other; one with other columns is joined by those that it shares with the first.
 
+    `secrets` are what Secrets are in a cluster: {"bucket": {"accessKeyId": …, "secretAccessKey": …}} for a source with
+    "secretRef": {"name": "bucket"}, {"shop": "postgresql://…"} for a query.
+
     engine="ray" spreads the work over the Ray cluster that the process is connected to, and "auto" does so from 8 GiB
     of sources on; what comes of it is the same.
 
@@ -124,13 +127,13 @@ class DataPipeline:
         column_types: Mapping[str, str] | None = None,
         target_type: Literal["auto", "class", "number"] = "auto",
         max_bad_rows: int = 0,
-        secrets: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str | Mapping[str, str]] | None = None,
         engine: Literal["polars", "ray", "auto"] = "polars",
     ) -> None:
         if not target:
             raise ValueError("DataPipeline needs a target: the column to predict")
         self._frame = _frame_of(sources)
-        self.secrets = dict(secrets or {})
+        self.secrets = _flat(secrets or {})
         listed = [{"uri": "memory://frame"}] if self._frame is not None else sources_of(sources, self.secrets)
         self.spec = DatasetSpec.model_validate(
             {
@@ -147,7 +150,7 @@ class DataPipeline:
         )
 
     def materialize(self, artifacts: str | Path, name: str = "dataset", namespace: str = "default") -> DatasetVersion:
-        """Make the version below `artifacts`, or find the one that is there: the same input costs no work."""
+        """Make the version below `artifacts`, a folder or s3://BUCKET/PREFIX, or find it there without work."""
         version = self._make(str(artifacts), namespace, name)
         return DatasetVersion(version.uri)
 
@@ -252,6 +255,14 @@ class ProcessedData:
     def y(self, part: str = "train") -> np.ndarray[Any, Any]:
         """(rows,): ids of `classes`, or numbers."""
         return self._parts[part][LABEL].to_numpy()
+
+
+def _flat(secrets: Mapping[str, str | Mapping[str, str]]) -> dict[str, str]:
+    """As the operator mounts them: by NAME/KEY, and by NAME where that is all."""
+    flat: dict[str, str] = {}
+    for name, value in secrets.items():
+        flat |= {name: value} if isinstance(value, str) else {f"{name}/{key}": text for key, text in value.items()}
+    return flat
 
 
 def _runner(engine: Engine) -> Runner:

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from mizzen.data import DataPipeline
 from mizzen.data.command import read_secrets
 from mizzen.data.sources import RowSource, open_sources
 from mizzen.data.sources.access import access_of
@@ -69,6 +70,13 @@ def test_an_endpoint_that_is_away_is_worth_another_try(s3: str, monkeypatch: pyt
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed}")
     with pytest.raises(SystemError_, match=r"cannot read source s3://raw/in\.csv"):
         list(opened("s3://raw/in.csv").chunks())
+
+
+def test_the_sdk_takes_secrets_as_a_cluster_has_them(endpoint: str) -> None:
+    put(endpoint, "raw/sdk.csv", b"n,y\n" + b"".join(b"%d,%s\n" % (n, b"ab"[n % 2 :][:1]) for n in range(60)))
+    bucket = {"accessKeyId": ACCESS, "secretAccessKey": SECRET, "endpoint": endpoint}
+    source = {"uri": "s3://raw/sdk.csv", "secretRef": {"name": "bucket"}}
+    assert len(DataPipeline([source], target="y", secrets={"bucket": bucket}).fit_transform()) == 60
 
 
 def test_keys_and_endpoint_come_from_a_secret(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
