@@ -85,12 +85,15 @@ def _wrong(message: str) -> UserError:
 
 
 def has_unused_parameters(module: nn.Module, data: DataShape) -> bool:
-    """Whether a forward pass leaves out parameters that want a gradient; the module stays as it was."""
+    """Whether a forward pass may leave out parameters that want a gradient; the module stays as it was."""
     import torch
 
     buffers = [buffer.clone() for buffer in module.buffers()]
-    module(*data.example()).float().sum().backward()
-    unused = any(parameter.requires_grad and parameter.grad is None for parameter in module.parameters())
+    try:
+        module(*data.example()).float().sum().backward()
+        unused = any(parameter.requires_grad and parameter.grad is None for parameter in module.parameters())
+    except Exception:  # the first step says what is wrong, with its rows
+        unused = True
     with torch.no_grad():
         for buffer, value in zip(module.buffers(), buffers, strict=True):
             buffer.copy_(value)

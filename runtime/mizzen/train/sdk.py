@@ -192,6 +192,7 @@ def _source(model: Any) -> dict[str, Any]:
 
 def _built(model: Any, config: dict[str, Any], data: Given, seed: int) -> tuple[Recipe, nn.Module] | None:
     """A module that came as an object; None for one that is named."""
+    import torch
     from torch import nn
 
     from mizzen.models.building import Recipe, check_fits
@@ -199,9 +200,9 @@ def _built(model: Any, config: dict[str, Any], data: Given, seed: int) -> tuple[
     if isinstance(model, str):
         return None
     if not isinstance(model, nn.Module) and not callable(model):
-        raise _wrong(
-            f"model must be a name, an import path, a torch.nn.Module or a function, not {type(model).__name__}"
-        )
+        kind = type(model).__name__
+        raise _wrong(f"model must be a name, an import path, a torch.nn.Module or a function, not {kind}")
+    torch.manual_seed(seed)
     module = model if isinstance(model, nn.Module) else model(config, data.shape)
     check_fits(module, data.shape, f"model {type(module).__name__}")
     return Recipe(data.shape, config=config), module
