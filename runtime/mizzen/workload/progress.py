@@ -1,4 +1,4 @@
-"""How a running workload is watched: the operator pulls `/progress`, Prometheus `/metrics`; workers push `/report`."""
+"""How a running workload is watched: the operator pulls `/progress`, Prometheus `/metrics`; workers' pods ask `/leave`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ from mizzen_api.workload import Progress
 
 log = logging.getLogger(__name__)
 
-PATH_REPORT = "/report"  # rank 0 tells the driver how far it is
+PATH_LEAVE = "/leave"  # a worker's pod that is told to stop asks whether it may
 PATH_RAY = "/ray"  # workers ask where the head's GCS listens
-MAX_REPORT_BYTES = 64 * 1024
-
-Report = dict[str, Any]
+MAX_QUESTION_BYTES = 4096
 
 
 class ProgressBoard:
@@ -34,7 +32,7 @@ class ProgressBoard:
         self._progress = Progress()
         self.registry = CollectorRegistry()
         self._gauges: dict[tuple[str, tuple[str, ...]], Gauge] = {}
-        self.on_report: Callable[[Report], None] | None = None
+        self.on_leave: Callable[[str], bool] | None = None  # by a pod's address: whether nothing needs it any more
         self.ray_address: str | None = None
 
     @property
@@ -109,7 +107,7 @@ def _handler(board: ProgressBoard) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
-            if self.path != PATH_REPORT or board.on_report is None or not 0 < length <= MAX_REPORT_BYTES:
+            if self.path != PATH_LEAVE or board.on_leave is None or not 0 < length <= MAX_QUESTION_BYTES:
                 self.close_connection = True  # the body stays unread
                 self._answer(404, b"", "text/plain")
                 return
@@ -118,12 +116,12 @@ def _handler(board: ProgressBoard) -> type[BaseHTTPRequestHandler]:
                 self._answer(401, b"", "text/plain")
                 return
             try:
-                board.on_report(json.loads(body))
+                answer = {"left": board.on_leave(str(json.loads(body)["address"]))}
             except (ValueError, KeyError, TypeError) as error:
-                log.warning("a report that cannot be read: %r", error)
+                log.warning("a question that cannot be read: %r", error)
                 self._answer(400, b"", "text/plain")
                 return
-            self._answer(204, b"", "text/plain")
+            self._answer(200, json.dumps(answer).encode(), "application/json")
 
         def _answer(self, status: int, body: bytes, content_type: str) -> None:
             self.send_response(status)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 
@@ -22,14 +24,7 @@ LEAN = {
     "RAY_enable_metrics_collection": "false",
     "RAY_METRICS_EXPORT_PORT": "0",
     "RAY_prestart_worker_first_driver": "false",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
-    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
-    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "40",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -58,6 +53,7 @@ def ray_head(ip: str, board: ProgressBoard) -> Iterator[None]:
     port = contract.PORT_RAY_GCS
     os.environ["RAY_GCS_SERVER_PORT"] = str(port)
     started = time.monotonic()
+    handler = signal.getsignal(signal.SIGTERM)
     import ray
 
     from mizzen.workload.ray_node import start_lean_head
@@ -65,6 +61,8 @@ def ray_head(ip: str, board: ProgressBoard) -> Iterator[None]:
     node = start_lean_head(ip, port, OBJECT_STORE_BYTES)
     try:
         ray.init(address=f"{ip}:{port}", _node_ip_address=ip, log_to_driver=True, logging_level=logging.WARNING)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray has set its own, which ends the process at once
         board.ray_address = f"{ip}:{port}"
         log.info("ray head at %s:%d after %.1f s", ip, port, time.monotonic() - started)
         yield

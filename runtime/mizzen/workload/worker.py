@@ -17,7 +17,7 @@ import time
 from mizzen.train.accelerators import granted, ray_arguments
 from mizzen.workload import config as configuration
 from mizzen.workload.outcome import EXIT_STOPPED, set_up_logging
-from mizzen.workload.progress import PATH_RAY
+from mizzen.workload.progress import PATH_LEAVE, PATH_RAY, cluster_token
 from mizzen.workload.quantities import amount
 from mizzen.workload.ray_head import OBJECT_STORE_BYTES, lean_environment
 from mizzen_api import contract
@@ -28,6 +28,7 @@ log = logging.getLogger("mizzen.worker")
 POLL_SECONDS = 0.5
 LOST_AFTER = 6  # polls in a row without an answer
 STOP_GRACE_SECONDS = 8.0
+LEAVE_SECONDS = 90.0  # for a checkpoint just in time; the pod has two minutes
 
 
 def main() -> int:
@@ -98,11 +99,39 @@ def _stay(host: str, address: str, config: WorkloadConfig, stop: threading.Event
         if missed >= LOST_AFTER or (now is not None and now != address):
             log.info("the head at %s is gone", address)
             break
+    if stop.is_set():
+        _leave_in_time(host, ip)
     if node.poll() is not None:
         log.info("ray ended with %s after %.0f s", node.returncode, time.monotonic() - started)
     _end(node)
     if not stop.is_set():
         stop.wait(POLL_SECONDS)
+
+
+def _leave_in_time(host: str, ip: str) -> None:
+    """Told to stop: ask the driver until nothing of the training is here any more, or until there is no time left."""
+    started = time.monotonic()
+    while time.monotonic() - started < LEAVE_SECONDS:
+        answer = ask_to_leave(host, ip)
+        if answer is None or answer:
+            break
+        time.sleep(0.2)
+    log.info("left the training after %.1f s", time.monotonic() - started)
+
+
+def ask_to_leave(host: str, ip: str) -> bool | None:
+    """Whether this pod may go; None where nobody holds it: no driver, or one that runs something else."""
+    connection = http.client.HTTPConnection(host, contract.PORT_PROGRESS, timeout=3)
+    try:
+        headers = {"Authorization": f"Bearer {cluster_token()}", "Content-Type": "application/json"}
+        connection.request("POST", PATH_LEAVE, json.dumps({"address": ip}), headers)
+        response = connection.getresponse()
+        body = response.read()
+        return bool(json.loads(body)["left"]) if response.status == 200 else None
+    except (OSError, http.client.HTTPException, ValueError, KeyError):
+        return None
+    finally:
+        connection.close()
 
 
 def cpus(config: WorkloadConfig) -> int:

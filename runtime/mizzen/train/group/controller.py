@@ -25,6 +25,7 @@ class Controller:
     """One run's group. `handle` is called by one thread only."""
 
     def __init__(self, settings: Settings, now: float, *, restarts: int = 0, lost_steps: int = 0) -> None:
+        """`restarts` and `lost_steps` are what earlier drivers of the run counted."""
         self.settings, self.phase = settings, Phase.WAITING
         self.members: dict[int, Member] = {}
         self.places: dict[str, Place] = {}
@@ -62,7 +63,7 @@ class Controller:
 
     def has_left(self, address: str) -> bool:
         """Whether a pod that was told to go may go: nothing of the run is there any more."""
-        return not any(member.address == address for member in self.members.values())
+        return self.is_over or not any(member.address == address for member in self.members.values())
 
     @property
     def workers(self) -> int:
@@ -352,9 +353,10 @@ class Controller:
             self._failed_at = max(self._failed_at, self.furthest)
             count = f"{self._failures} times" if self._failures > 1 else "once"
             text = f"workers failed {count} at step {self.furthest}, the last time: {causes[0].text}"
-            yield from self._say(f"{text}; they start again", news=True)
             if self._failures >= self.settings.failures:
                 yield from self._end(Outcome(self.furthest, failure=Failure(Fault.OWN, text)))
+            else:
+                yield from self._say(f"{text}; they start again", news=True)
 
     def _form(self, now: float) -> Iterator[Order]:
         if self._stop:
@@ -365,11 +367,8 @@ class Controller:
             len(ready) >= self.settings.least and now - self._gang_since >= self.settings.patience
         )
         if not enough:
-            yield from self._say(
-                f"{len(ready)} of at least {self.settings.least} workers are ready"
-                if len(ready) < self.settings.least
-                else ""
-            )
+            if len(ready) < self.settings.least and self._failed_at < self.furthest:  # else there is worse to tell
+                yield from self._say(f"{len(ready)} of at least {self.settings.least} workers are ready")
             return
         ready = ready[: self.settings.most]
         self.generation += 1

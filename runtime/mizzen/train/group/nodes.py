@@ -202,7 +202,9 @@ class Nodes:
             socket.create_connection((actor.address, actor.door), timeout=KNOCK_SECONDS).close()
         except OSError as error:
             if self._actors.get(actor.number) is actor:
-                self._found.put(m.Gone(actor.number, f"the worker at {actor.address} is gone ({error})"))
+                self._found.put(
+                    m.Gone(actor.number, f"the worker at {actor.address} is gone: {error.strerror or error}")
+                )
         finally:
             actor.knocking = False
 

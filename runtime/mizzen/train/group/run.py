@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import secrets
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mizzen.train.group import messages as m
 from mizzen.train.group.controller import Controller
 from mizzen.train.group.job import Job
+from mizzen.train.group.keeping import Keeping
 from mizzen.train.group.member import Letter
 from mizzen.train.group.messages import Outcome, Settings
 from mizzen.train.group.nodes import Nodes, Slots
 from mizzen.train.group.process_group import Formation, Rendezvous
 from mizzen.train.group.station import Report
 
+if TYPE_CHECKING:
+    from mizzen.train.plan import TrainPlan
+
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.1
 CLOSE_SECONDS = 10.0
+OBJECT_STORE_BYTES = 80 * 1024 * 1024
 
 
 @dataclass
@@ -79,7 +88,7 @@ class Group:
         return self._nodes.processes()
 
     def run(self) -> Outcome:
-        """Until the training has ended, by whatever."""
+        """Until the training has ended, by whatever. A stop that was told ends it with a checkpoint."""
         try:
             while self._outcome is None:
                 self._turn()
@@ -87,15 +96,6 @@ class Group:
             finished = self._outcome is not None and self._outcome.failure is None and not self._outcome.stopped
             self._nodes.close(CLOSE_SECONDS, keep=not finished)
         return self._outcome
-
-    def stop(self, seconds: float) -> bool:
-        """From now on, no more than a checkpoint just in time: whether it was done. In place of going on with `run`."""
-        self.tell(m.Stop())
-        deadline = time.monotonic() + seconds
-        while self._outcome is None and time.monotonic() < deadline:
-            self._turn()
-        self._nodes.close(1.0, keep=True)
-        return self._outcome is not None
 
     def _turn(self) -> None:
         self._handle(m.Tick())
@@ -145,3 +145,57 @@ class Group:
         if number in self.controller.group:
             kept = letter.kept
             self._listener.on_kept(kept.snapshot, kept.checkpoint, kept.trouble or letter.note)
+
+
+def run_group(
+    plan: TrainPlan,
+    workers: int,
+    run_folder: Path,
+    *,
+    least: int = 1,
+    function: str = "",
+    listener: Listener | None = None,
+) -> Outcome:
+    """Train on so many processes of this machine; goes on with fewer, from `least` on, where some are lost.
+
+    The trained model is in `run_folder`/final. Uses the Ray that is connected, or starts one.
+    """
+    import ray
+
+    keeping = Keeping(uuid.uuid4().hex, "", snapshot_every=plan.snapshot_every, checkpoint_every=plan.checkpoint_every)
+    job = Job(plan.to_dict(), keeping, str(run_folder), function=function)
+    run_folder.mkdir(parents=True, exist_ok=True)
+    with _local_ray(workers):
+        host = ray.util.get_node_ip_address()
+        slots = slots_of(plan.accelerator, workers)
+        return Group(job, Settings(least, workers), host, slots=slots, listener=listener).run()
+
+
+def slots_of(accelerator: str, per_node: int) -> Slots:
+    """Members that share a node; each takes one of its devices, where it has some."""
+    from mizzen.train import accelerators
+
+    row = accelerators.select(accelerator)
+    devices = 1 if row.resource else 0
+    return Slots(per_node, {"num_cpus": 1 if per_node == 1 else 1 / per_node, **accelerators.ray_options(row, devices)})
+
+
+@contextlib.contextmanager
+def _local_ray(workers: int) -> Iterator[None]:
+    """Ray on this machine alone, unless there is one."""
+    import ray
+
+    from mizzen.workload.ray_head import lean_environment
+
+    if ray.is_initialized():
+        yield
+        return
+    lean_environment()
+    ray.init(
+        num_cpus=workers, include_dashboard=False, log_to_driver=True, logging_level=logging.WARNING,
+        object_store_memory=OBJECT_STORE_BYTES, configure_logging=False,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        ray.shutdown()
