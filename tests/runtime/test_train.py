@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE

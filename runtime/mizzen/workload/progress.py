@@ -1,4 +1,4 @@
-"""How a running workload is watched: the operator pulls `/progress`, Prometheus `/metrics`; workers' pods ask `/leave`."""
+"""How a workload is watched: the operator pulls `/progress`, Prometheus `/metrics`; workers ask `/ray` and `/leave`."""
 
 from __future__ import annotations
 
