@@ -22,7 +22,7 @@ from mizzen.serve.batcher import Batcher
 from mizzen.serve.errors import BadRequest, NotFound, NotReady, ServeError, TimedOut, TooLarge, Unusable
 from mizzen.serve.metrics import ServerMetrics
 from mizzen.serve.predictor import Predictor
-from mizzen.serve.protocol import HEADER_LENGTH, MAX_ROWS, infer_response, parse_infer, parse_json
+from mizzen.serve.protocol import HEADER_LENGTH, MAX_ROWS, infer_response, outputs_of, parse_infer, parse_json
 from mizzen.serve.traffic import TrafficProfile
 from mizzen_api.contract import HEADER_VARIANT, PATH_LIVE, PATH_METRICS, PATH_READY
 
@@ -100,7 +100,7 @@ class ModelServer:
             raise BadRequest(str(error)) from None
         if not np.isfinite(found).all():
             raise Unusable("the model's probabilities are not finite numbers: serve another version of it")
-        for index in found.argmax(axis=1):
+        for index in found.argmax(axis=1) if model.classes else ():
             self.metrics.predicted(model.classes[index])
         if self.traffic:
             self.traffic.offer(rows)
@@ -199,10 +199,7 @@ def _add_model(app: FastAPI, server: ModelServer) -> None:
                 "versions": [server.settings.model_version],
                 "platform": "mizzen_pytorch",
                 "inputs": [{"name": column, "datatype": "BYTES", "shape": [-1]} for column in model.columns],
-                "outputs": [
-                    {"name": "label", "datatype": "BYTES", "shape": [-1]},
-                    {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(model.classes)]},
-                ],
+                "outputs": outputs_of(model.classes),
             }
         )
 
@@ -235,7 +232,7 @@ def _add_inference(app: FastAPI, server: ModelServer) -> None:
             model = server.model()
             document = parse_json(await _body(request, server.settings.max_body_bytes))
             instances = document.get("instances", [document])
-            rows = _rows(instances, model.columns)
+            rows = _rows(instances, model)
             found = await server.probabilities(rows)
             about = {"variant": server.settings.variant, "modelVersion": server.settings.model_version}
             predictions = [_prediction(row, model) for row in found]
@@ -247,12 +244,18 @@ def _add_inference(app: FastAPI, server: ModelServer) -> None:
 
 
 def _prediction(row: np.ndarray, model: Predictor) -> dict[str, Any]:
+    if not model.classes:
+        return {"value": float(row[0])}
     probabilities = {name: float(p) for name, p in zip(model.classes, row, strict=True)}
     return {"label": model.classes[int(row.argmax())], "probabilities": probabilities}
 
 
-def _rows(instances: object, columns: Any) -> list[dict[str, Any]]:
-    """Rows of /predict: objects with the model's columns, or plain texts where it has one column."""
+def _rows(instances: object, model: Predictor) -> list[dict[str, Any]]:
+    """Rows of /predict: objects with the model's columns, or plain texts where it has one column.
+
+    That texts are texts is checked here, where the position is known; numbers and the rest by the pipeline.
+    """
+    columns = model.columns
     if not isinstance(instances, list) or not instances:
         raise BadRequest("instances: must be a list of at least one row")
     if len(instances) > MAX_ROWS:
@@ -263,8 +266,10 @@ def _rows(instances: object, columns: Any) -> list[dict[str, Any]]:
         if not isinstance(row, dict):
             raise BadRequest(f"instances[{position}]: must be an object with {', '.join(columns)}")
         for column in columns:
-            if not isinstance(row.get(column), str):
+            if column in model.texts and not isinstance(row.get(column), str):
                 raise BadRequest(f"instances[{position}].{column}: must be a string")
+            if column not in row:
+                raise BadRequest(f"instances[{position}].{column}: is missing; null stands for a missing value")
         rows.append({column: row[column] for column in columns})
     return rows
 

@@ -19,6 +19,7 @@ from mizzen.serve.errors import BadRequest, TooLarge
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_ROWS = 1024
 OUTPUTS = ("label", "probabilities")
+VALUE = "value"  # the one output of a model that predicts a number
 
 Row = dict[str, str]
 
@@ -159,15 +160,26 @@ def _outputs(document: dict[str, Any]) -> dict[str, bool]:
     return chosen
 
 
+def outputs_of(classes: Sequence[str]) -> list[dict[str, Any]]:
+    """For a model's metadata."""
+    if not classes:
+        return [{"name": VALUE, "datatype": "FP32", "shape": [-1, 1]}]
+    return [
+        {"name": "label", "datatype": "BYTES", "shape": [-1]},
+        {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(classes)]},
+    ]
+
+
 def infer_response(
     request: InferRequest, model: tuple[str, str], probabilities: np.ndarray, classes: Sequence[str]
 ) -> tuple[bytes, int | None]:
     """The body for probabilities (N, C), and the length of its JSON part where binary tensors follow."""
     n = len(probabilities)
-    labels = [classes[i] for i in probabilities.argmax(axis=1)]
+    labels = [classes[i] for i in probabilities.argmax(axis=1)] if classes else []
     tensors: list[dict[str, Any]] = []
     tail = b""
-    for name, binary in request.outputs.items():
+    outputs = request.outputs if classes else {VALUE: any(request.outputs.values())}
+    for name, binary in outputs.items():
         if name == "label":
             tensor: dict[str, Any] = {"name": name, "datatype": "BYTES", "shape": [n]}
             raw = b"".join(struct.pack("<I", len(label)) + label for label in (text.encode() for text in labels))

@@ -10,7 +10,7 @@ import polars as pl
 
 
 class LengthPredictor:
-    columns = ("text",)
+    columns = texts = ("text",)
     classes = ("negative", "neutral", "positive")
 
     def __init__(self) -> None:
