@@ -122,7 +122,7 @@ class Loop:
             state, crew, shape = self.state, self.crew, self.schedule.at(self.state)
             if shape.depth is not None and shape.depth != state.extras.get(DEPTH, shape.depth):
                 crew = self._grow(shape.depth)
-            batch = self._rows()[state.row : state.row + shape.batch_size]
+            batch = self.rows()[state.row : state.row + shape.batch_size]
             loss = self.stepper.step(crew, state, batch, shape)
             if shape.depth is not None:
                 state.extras[DEPTH] = shape.depth
@@ -249,7 +249,8 @@ class Loop:
         self._wrap(crew.strategy, crew.optimizer)
         return self.crew
 
-    def _rows(self) -> Rows:
+    def rows(self) -> Rows:
+        """The present epoch's order."""
         epoch = self.state.epoch
         if self._order is None or self._order[0] != epoch:
             ramp = self.plan.progressive.batch_size if self.plan.progressive else None

@@ -74,7 +74,7 @@ class Stepper:
         for group in crew.optimizer.param_groups:
             group["lr"] = shape.lr
         sizes = Sizes(shape.image_size, shape.sequence_length)
-        mine = share(batch, crew.place.rank, crew.place.world)
+        mine = batch if crew.alone else share(batch, crew.place.rank, crew.place.world)
         before = self.limit
         if not crew.alone and not crew.strategy.lockstep:
             self._probe(crew, state, mine, sizes)

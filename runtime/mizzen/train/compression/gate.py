@@ -27,7 +27,6 @@ SMALL_PROBE, LARGE_PROBE = 4_096, 1_048_576  # values of all-reduces: for the la
 PROBE_SECONDS = 0.5
 SAMPLE = 1_048_576  # values on which a codec is timed
 RUNS = 3
-COLLECTIVES = {"int8": 2, "int4": 2, "powersgd": 2, "topk": 1}
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,10 @@ class Cost:
     method: str
     codec_seconds: float  # encode and decode
     size: int  # bytes that a rank sends
+    collectives: int = 2
 
     def seconds(self, link: Link) -> float:
-        return self.codec_seconds + link.seconds(self.size, COLLECTIVES[self.method])
+        return self.codec_seconds + link.seconds(self.size, self.collectives)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,12 @@ def measure(settings: Compression, parameters: Sequence[Tensor], wire: Wire) -> 
     spent = [_codec_seconds(one, layout, wire.world, device) for one, layout in zip(exchanges, layouts, strict=True)]
     spent = wire.worst(spent, device)
     costs = [
-        Cost(one.name, seconds, one.bytes_for(layout, wire.world) + _plain_bytes(layout, wire.world))
+        Cost(
+            one.name,
+            seconds,
+            one.bytes_for(layout, wire.world) + _plain_bytes(layout, wire.world),
+            collectives=1 if one.name == "topk" else 2,
+        )
         for one, layout, seconds in zip(exchanges, layouts, spent, strict=True)
     ]
     total = sum(parameter.numel() for parameter in parameters)

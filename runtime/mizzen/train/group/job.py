@@ -17,4 +17,5 @@ class Job:
     run_folder: str  # rank 0 leaves the trained model here, in `final`
     build: str = "mizzen.train.group.work:loop_of"
     function: str = ""
+    coordinator: str = ""  # the actor of a parameter server, whose workers the members are
     settings: dict[str, Any] | None = None  # of `function`

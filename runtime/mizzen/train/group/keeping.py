@@ -60,7 +60,7 @@ class Keeper:
         step, keeping = trainee.state.step, self.keeping
         durable = step % keeping.checkpoint_every == 0 and self._persister is not None
         if durable or step % keeping.snapshot_every == 0:
-            self._take(trainee, durable=durable)
+            self.take(trainee, durable=durable)
 
     def save(self, trainee: Trainee) -> bool:
         """Make this very step durable before anything else: whether it is."""
@@ -69,13 +69,14 @@ class Keeper:
             return newest is not None and newest.step == trainee.state.step
         status = self._persister.status()
         if status.written != trainee.state.step:
-            self._take(trainee, durable=True)
+            self.take(trainee, durable=True)
             if not self._persister.flush(FLUSH_SECONDS):
                 log.warning("step %d could not be made durable in time", trainee.state.step)
                 return False
         return True
 
-    def _take(self, trainee: Trainee, *, durable: bool) -> None:
+    def take(self, trainee: Trainee, *, durable: bool) -> None:
+        """A snapshot of this very step."""
         snapshot = self._snapshots.take(trainee)
         if snapshot is not None and durable and self._persister is not None:
             self._persister.submit(snapshot)

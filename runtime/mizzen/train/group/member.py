@@ -80,12 +80,9 @@ class Member:
             self._work.close(keep=keep)
 
     def _live(self) -> None:
-        from mizzen.train.group.function import FunctionWork
-        from mizzen.train.group.work import LoopWork
-
         station = self._station
         try:
-            work: Work = FunctionWork(self._job, station) if self._job.function else LoopWork(self._job, station)
+            work = _work_of(self._job, station)
             work.prepare()
             self._work = work
         except BaseException as error:
@@ -120,3 +117,17 @@ class Member:
         if self._station.is_aborted or process_group.is_peer_error(error):
             return Failure(Fault.PEER, str(error)[:500])
         return Failure(Fault.OWN, entrypoints.told(error)[:500])
+
+
+def _work_of(job: Job, station: Station) -> Work:
+    if job.function:
+        from mizzen.train.group.function import FunctionWork
+
+        return FunctionWork(job, station)
+    if job.coordinator:
+        from mizzen.train.strategies.parameter_server.work import ServedWork
+
+        return ServedWork(job, station)
+    from mizzen.train.group.work import LoopWork
+
+    return LoopWork(job, station)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -135,16 +136,11 @@ class LoopWork:
         return {**trainee.state.metrics, **test}
 
     def _leave_model(self) -> None:
-        """In one move: a folder that is there is whole."""
+        """Of rank 0."""
         save = getattr(self.trainee, "save", None)
         weights = self._whole_weights()
-        if save is None or self.place.rank != 0:
-            return
-        draft, final = Path(self.job.run_folder) / f".{FINAL}", Path(self.job.run_folder) / FINAL
-        shutil.rmtree(draft, ignore_errors=True)
-        save(draft, weights)
-        shutil.rmtree(final, ignore_errors=True)
-        draft.rename(final)
+        if save is not None and self.place.rank == 0:
+            publish(lambda folder: save(folder, weights), Path(self.job.run_folder))
 
     def _whole_weights(self) -> Tensors | None:
         """Of shards; all ranks take part. None where each rank has the whole model."""
@@ -165,6 +161,15 @@ class LoopWork:
 
         row = accelerators.select(str(self.job.plan.get("accelerator", "cpu")))
         return row.backend if row.backend == "gloo" else f"cpu:gloo,{row.device}:{row.backend}"
+
+
+def publish(save: Callable[[Path], None], run_folder: Path) -> None:
+    """Leave the trained model in one move: a folder that is there is whole."""
+    draft, final = run_folder / f".{FINAL}", run_folder / FINAL
+    shutil.rmtree(draft, ignore_errors=True)
+    save(draft)
+    shutil.rmtree(final, ignore_errors=True)
+    draft.rename(final)
 
 
 class Meter:

@@ -21,7 +21,7 @@ def create(plan: TrainPlan, place: Place, device: torch.device) -> Strategy:
 
         return Fsdp(plan, place, device)
     if plan.strategy == "parameter-server":
-        from mizzen.train.strategies.parameter_server import ParameterServer
+        from mizzen.train.strategies.parameter_server.strategy import ParameterServer
 
         return ParameterServer(plan, place, device)
     if place.world == 1:
