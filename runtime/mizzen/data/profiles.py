@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 
-from mizzen.data.sketches.frequent import CAPACITY, Frequent
-from mizzen.data.sketches.hashing import Numbers, distinct_rows, hash_strings, pack, string_hash_version, unpack
+from mizzen.data.sketches.frequent import Frequent
+from mizzen.data.sketches.hashing import Numbers, hash_strings, pack, string_hash_version, unpack
 from mizzen.data.sketches.hyperloglog import HyperLogLog
 from mizzen.data.sketches.numbers import NumberSketch
 from mizzen.data.sketches.sample import RowSample
@@ -22,6 +22,7 @@ T = TypeVar("T")
 FORMAT = 1
 BUCKETS = 64  # of string hashes: shows a change of values too many to be counted one by one
 _THREADS = min(16, os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0)))
+_HEAD = 2048  # of a chunk: tells whether strings come again and again
 _WORTH_THREADS = 1 << 16  # cells; below, starting threads costs more than they save
 
 
@@ -104,19 +105,21 @@ class ColumnProfile:
         return values[finite]
 
     def _read_strings(self, column: pl.Series) -> None:
-        hashes = hash_strings(column)
-        self.buckets = np.bincount((hashes >> np.uint64(58)).astype(np.int64), minlength=BUCKETS)
         self.hashes = HyperLogLog()
-        if found := distinct_rows(hashes, CAPACITY):  # few different strings: look at each once
-            rows, counts = found
-            different = column.gather(rows)
+        head = column.head(_HEAD)
+        if head.n_unique() <= max(1, len(head) // 2):  # look at each different string once
+            table = column.rename("value").value_counts(name="rows")
+            different, counts = table["value"], table["rows"].cast(pl.Int64).to_numpy()
+            hashes = hash_strings(different)
+            self.buckets = np.bincount(_bucket(hashes), counts, minlength=BUCKETS).astype(np.int64)
             self.frequent = Frequent.of_counts(different, counts, len(column))
             self.lengths = NumberSketch.of_counts(_characters(different), counts)
-            self.hashes.add(hashes[rows])
         else:
+            hashes = hash_strings(column)
+            self.buckets = np.bincount(_bucket(hashes), minlength=BUCKETS)
             self.frequent = Frequent.of(column, hashes)
             self.lengths = NumberSketch.of(_characters(column))
-            self.hashes.add(hashes)
+        self.hashes.add(hashes)
 
     def merge(self, other: ColumnProfile) -> None:
         for name in ("rows", "missing", "nan", "infinite"):
@@ -245,6 +248,10 @@ class Profile:
 
 def _part(read: Callable[[dict[str, Any]], T], document: dict[str, Any] | None) -> T | None:
     return None if document is None else read(document)
+
+
+def _bucket(hashes: Numbers) -> Numbers:
+    return (hashes >> np.uint64(58)).astype(np.int64)
 
 
 def _characters(column: pl.Series) -> Numbers:

@@ -42,6 +42,9 @@ class Frequent:
     def of_counts(cls, values: pl.Series, counts: Numbers, rows: int, cut: int = 0) -> Frequent:
         """From different strings, how often each occurs, and `cut`, which no string left out exceeds."""
         sketch = cls({}, rows)
+        if len(counts) > CAPACITY:  # so many texts need not be looked at one by one
+            cut = max(cut, int(np.partition(counts, -CAPACITY - 1)[-CAPACITY - 1]))
+            values, counts = values.filter(counts > cut), counts[counts > cut]
         for text, count in zip(values.to_list(), counts.tolist(), strict=True):
             key = key_of(text)
             sketch.counts[key] = sketch.counts.get(key, 0) + count

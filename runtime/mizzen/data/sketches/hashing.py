@@ -47,6 +47,11 @@ def hash_strings(values: pl.Series) -> Numbers:
     return values.hash(_SEED).to_numpy()
 
 
+def hashed(strings: pl.Expr) -> pl.Expr:
+    """The same, as an expression."""
+    return strings.hash(_SEED)
+
+
 def buckets_of(hashes: Numbers) -> Numbers:
     """Number of the bucket, below BUCKETS, that each hash falls into."""
     return (hashes >> np.uint64(48)).astype(np.int64)
@@ -57,11 +62,12 @@ def distinct_rows(hashes: Numbers, most: int) -> tuple[Numbers, Numbers] | None:
 
     Buckets hold one hash each as a rule, so that nothing need be sorted; those left over go into buckets again.
     """
-    rows = np.arange(len(hashes))
+    if len(np.unique(hashes[: 2 * most])) > most:
+        return None
+    rows, rest = np.arange(len(hashes)), hashes
     found, counts, total = [rows[:0]], [rows[:0]], 0
     last = np.zeros(BUCKETS, np.int64)
     while len(rows):
-        rest = hashes[rows]
         buckets = buckets_of(rest)
         sizes = np.bincount(buckets, minlength=BUCKETS)
         taken = np.flatnonzero(sizes)
@@ -75,6 +81,7 @@ def distinct_rows(hashes: Numbers, most: int) -> tuple[Numbers, Numbers] | None:
         found.append(last[taken])
         counts.append(sizes[taken])
         rows = rows[~alike]
+        rest = hashes[rows]
     return np.concatenate(found), np.concatenate(counts)
 
 

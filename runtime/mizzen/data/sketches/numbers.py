@@ -14,7 +14,8 @@ from mizzen.data.sketches.hyperloglog import HyperLogLog
 from mizzen.data.sketches.kll import Kll
 
 EXACT = 256  # different values of which each is counted
-_COUNTABLE = 1 << 16  # integers in so small a range are counted in an array
+_COUNTABLE = 1 << 16  # values on a grid of so few points are counted in an array
+_HEAD = 1024  # of a chunk: tells most columns that have no grid at once
 _DTYPES = {"i": np.int64, "u": np.uint64, "f": np.float64}
 
 
@@ -101,7 +102,7 @@ class NumberSketch:
             raw = raw + 0.0  # negative zero becomes zero: sorting might leave the two in any order
         sketch.low, sketch.high = raw.min().item(), raw.max().item()
         with np.errstate(over="ignore", invalid="ignore"):  # moments of numbers near 1e308 have no value
-            counted = sketch._count_integers(raw)
+            counted = sketch._count_on_grid(raw)
             hashes = hash_numbers(raw) if counted is None else None
             if hashes is not None and (found := distinct_rows(hashes, EXACT)):
                 values = raw[found[0]]
@@ -127,13 +128,25 @@ class NumberSketch:
             sketch._settle()
         return sketch
 
-    def _count_integers(self, raw: Numbers) -> Values | None:
-        """The values of integers in a small range."""
-        if self.kind == "f" or int(self.high) - int(self.low) >= _COUNTABLE:
+    def _count_on_grid(self, raw: Numbers) -> Values | None:
+        """The values, where they lie on a grid: integers in a small range, whole floats, times of full hours."""
+        width = self.high - self.low
+        if self.kind == "f" and (not width < _COUNTABLE or self.low % 1 or (raw[:_HEAD] % 1).any()):
             return None
-        sizes = np.bincount((raw - raw.dtype.type(self.low)).astype(np.int64))
+        if width >= 2**62:
+            return None
+        offsets = raw - raw.dtype.type(self.low)
+        step = 1 if width < _COUNTABLE else int(np.gcd.reduce(offsets[:_HEAD].astype(np.int64)))
+        if width >= _COUNTABLE * step:
+            return None
+        places = offsets.astype(np.int64)
+        if step > 1:
+            places //= step
+        if (self.kind == "f" or step > 1) and (places * step != offsets).any():
+            return None
+        sizes = np.bincount(places)
         taken = np.flatnonzero(sizes)
-        return Values(taken.astype(raw.dtype) + raw.dtype.type(self.low), sizes[taken])
+        return Values((taken * step).astype(raw.dtype) + raw.dtype.type(self.low), sizes[taken])
 
     def _settle(self) -> None:
         if len(self._exact.values) > EXACT:
