@@ -150,3 +150,24 @@ def test_a_module_that_does_not_fit_is_told_with_shapes() -> None:
 def test_what_is_no_dataset(dataset: object) -> None:
     with pytest.raises(UserError, match=r"dataset must be|x must be"):
         quick().fit("mlp", dataset)
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_two_workers_train_as_one_does() -> None:
+    """On Ray, which the trainer starts and ends."""
+    arrays = load_iris(return_X_y=True)
+    alone = quick(epochs=4).fit("mlp", arrays, config={"dropout": 0.0})
+    both = DistributedTrainer("cpu", num_workers=2, threads=1, epochs=4, batch_size=32, learning_rate=1e-2).fit(
+        "mlp", arrays, config={"dropout": 0.0}
+    )
+    assert both.steps == alone.steps
+    assert both.metrics["test_loss"] == pytest.approx(alone.metrics["test_loss"], rel=1e-2)
+    assert len(both.history) == 4
+    row = {"x0": 5.1, "x1": 3.5, "x2": 1.4, "x3": 0.2}
+    np.testing.assert_allclose(both.predict([row]), alone.predict([row]), rtol=1e-2)
+
+
+def test_several_workers_need_a_model_with_a_name() -> None:
+    with pytest.raises(UserError, match="other processes must build the model too"):
+        DistributedTrainer("cpu", num_workers=2).fit(nn.Linear(4, 3), load_iris(return_X_y=True))
