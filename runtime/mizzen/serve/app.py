@@ -72,11 +72,12 @@ class ModelServer:
             on_batch=self.metrics.batch_size.observe,
         )
         self.batcher.start()
-        self.traffic = TrafficProfile(predictor.frame)
-        self.traffic.start()
+        if predictor.profiled:
+            self.traffic = TrafficProfile(predictor.frame)
+            self.traffic.start()
 
     def profile(self) -> bytes | None:
-        """What requests looked like, as JSON; None while the model is loading."""
+        """What requests looked like, as JSON; None while the model is loading, or of images."""
         return self.traffic.document() if self.traffic else None
 
     def drain(self) -> None:

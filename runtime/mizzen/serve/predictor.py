@@ -32,6 +32,10 @@ class Predictor(Protocol):
     def predict(self, rows: list[dict[str, Any]]) -> np.ndarray:
         """Probabilities (N, C), float32, of N rows; of a number to predict its values (N, 1)."""
 
+    @property
+    def profiled(self) -> bool:
+        """Whether a profile of the rows is worth its memory: images are not compared."""
+
     def frame(self, rows: list[dict[str, Any]]) -> pl.DataFrame:
         """Rows as the pipeline reads them, each column with its type; for the profile of what is asked."""
 
@@ -48,6 +52,7 @@ class TrainedPredictor:
         inputs = self._model.pipeline.inputs
         self.texts: Sequence[str] = [name for name, kind in inputs.items() if kind in {"String", "Binary"}]
         self._encoded = [name for name, kind in inputs.items() if kind == "Binary"]
+        self.profiled = not self._encoded
 
     def predict(self, rows: list[dict[str, Any]]) -> np.ndarray:
         return self._model.predict_rows(self._decoded(rows))

@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 
 Rows = list[dict[str, Any]]
 
-QUEUED_REQUESTS = 1024
+QUEUED_REQUESTS = 256
 BATCH_ROWS = 4096  # a profile of a frame costs the same for one row and for thousands
+BATCH_CHARACTERS = 16 * 2**20  # of long texts fewer rows wait together
 GATHER_SECONDS = 1.0
 WINDOW_SECONDS = 12 * 3600.0
 
@@ -100,8 +101,8 @@ class TrafficProfile:
         first = self._queue.get()
         if first is None:
             return [], False
-        rows, deadline = list(first), self._clock() + self._gather_seconds
-        while len(rows) < BATCH_ROWS:
+        rows, size, deadline = list(first), _characters(first), self._clock() + self._gather_seconds
+        while len(rows) < BATCH_ROWS and size < BATCH_CHARACTERS:
             try:
                 more = self._queue.get(timeout=max(0.0, deadline - self._clock()))
             except queue.Empty:
@@ -109,6 +110,7 @@ class TrafficProfile:
             if more is None:
                 return rows, False
             rows += more
+            size += _characters(more)
         return rows, True
 
     def _take_in(self, rows: Rows) -> None:
@@ -123,6 +125,10 @@ class TrafficProfile:
                 self._windows[-1].merge(profile)
             else:
                 self._windows.append(profile)
+
+
+def _characters(rows: Rows) -> int:
+    return sum(len(value) for row in rows for value in row.values() if isinstance(value, str))
 
 
 class InternalServer:
@@ -153,7 +159,7 @@ def _handler(document: Callable[[], bytes | None]) -> type[BaseHTTPRequestHandle
                 return
             found = document()
             if found is None:
-                self._answer(503, {"error": "the model is loading; try again in a second"})
+                self._answer(503, {"error": "the model is loading, or reads images, which are not profiled"})
                 return
             self._answer(200, found)
 

@@ -12,6 +12,7 @@ import polars as pl
 class LengthPredictor:
     columns = texts = ("text",)
     classes = ("negative", "neutral", "positive")
+    profiled = True
 
     def __init__(self) -> None:
         self.batches: list[int] = []

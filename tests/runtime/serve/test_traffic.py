@@ -11,7 +11,9 @@ import polars as pl
 import pytest
 
 from mizzen.data.profiles import Profile
+from mizzen.serve.app import ModelServer, Settings
 from mizzen.serve.traffic import QUEUED_REQUESTS, TrafficProfile
+from tests.runtime.serve.fakes import LengthPredictor
 
 
 def frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
@@ -83,6 +85,35 @@ def test_what_comes_too_fast_is_counted_and_holds_nobody_up() -> None:
     go.set()
     traffic.stop()
     assert told(traffic)["rows"] == 1 + 2 * QUEUED_REQUESTS
+
+
+def test_long_texts_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mizzen.serve.traffic.BATCH_CHARACTERS", 1000)
+    taken: list[int] = []
+
+    def counted(some: list[dict[str, Any]]) -> pl.DataFrame:
+        taken.append(len(some))
+        return frame_of(some)
+
+    traffic = TrafficProfile(counted, gather_seconds=60)  # nothing but their size ends a batch
+    for _ in range(6):
+        traffic.offer([{"text": "x" * 500, "n": 1}])
+    traffic.start()
+    until_rows(traffic, 6)
+    traffic.stop()
+    assert taken == [2, 2, 2]
+
+
+async def test_a_model_of_images_keeps_no_requests() -> None:
+    class Images(LengthPredictor):
+        profiled = False
+
+    server = ModelServer(Settings(model_name="cats"))
+    server.serve(Images())
+    assert server.traffic is None
+    assert server.profile() is None
+    assert server.batcher is not None
+    await server.batcher.stop()
 
 
 def test_rows_that_cannot_be_profiled_cost_the_server_nothing(caplog: pytest.LogCaptureFixture) -> None:
