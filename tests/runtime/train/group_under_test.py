@@ -24,7 +24,7 @@ ROWS, BATCH, WIDTH = 192, 12, 6
 
 
 class Linear:
-    """Least squares by SGD with momentum. Every rank writes which rows it has used at which step."""
+    """Least squares by SGD with momentum. Every rank writes which rows the gradient of a step is made of."""
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
         self.plan, self.place, self.state = plan, Place(), TrainState()
@@ -49,19 +49,19 @@ class Linear:
             self._misbehave()
             time.sleep(self.plan["seconds"])
             errors = self.rows_NW[mine] @ self.weight_W - self.targets_N[mine]
-            sums = torch.cat([2 * errors @ self.rows_NW[mine] / BATCH, (errors**2).sum()[None] / BATCH])
+            used_N = torch.zeros(ROWS, dtype=torch.float64).index_add(
+                0, mine, torch.ones(len(mine), dtype=torch.float64)
+            )
+            sums = torch.cat([2 * errors @ self.rows_NW[mine] / BATCH, (errors**2).sum()[None] / BATCH, used_N])
             everywhere(sums)
-            self.momentum_W.mul_(0.9).add_(sums[:-1])
+            self.momentum_W.mul_(0.9).add_(sums[:WIDTH])
             self.weight_W.sub_(self.plan["rate"] * self.momentum_W)
             state.step += 1
             state.samples += BATCH
             ends = state.row + BATCH >= ROWS
             epoch, state.row, state.epoch = state.epoch, 0 if ends else state.row + BATCH, state.epoch + ends
-            with self._log.open("a") as log:
-                log.write(
-                    json.dumps({"step": state.step, "epoch": epoch, "rows": mine.tolist(), "at": time.time()}) + "\n"
-                )
-            yield StepResult(state.step, epoch, BATCH, float(sums[-1]), ends)
+            self._note(epoch, sums[WIDTH + 1 :])
+            yield StepResult(state.step, epoch, BATCH, float(sums[WIDTH]), ends)
 
     def evaluate(self, split: str) -> dict[str, float]:
         loss = ((self.rows_NW @ self.weight_W - self.targets_N) ** 2).mean()[None]
@@ -80,6 +80,12 @@ class Linear:
         if local:
             self.residual_W.copy_(sum(one["residual"] for one in local) / len(local))
         self.state = state
+
+    def _note(self, epoch: int, used_N: Tensor) -> None:
+        """Which rows are in the gradient that the weights have just taken, how often each."""
+        rows = [row for row, count in enumerate(used_N.tolist()) for _ in range(round(count))]
+        with self._log.open("a") as log:
+            log.write(json.dumps({"step": self.state.step, "epoch": epoch, "rows": rows, "at": time.time()}) + "\n")
 
     def _misbehave(self) -> None:
         """Fail or hang at a step, on the rank that the plan names."""
@@ -114,14 +120,8 @@ def build(plan: Mapping[str, Any]) -> Linear:
 
 def used_rows(log: Path) -> dict[int, list[int]]:
     """By epoch, all rows that were used; of a step that was done again the last time counts."""
-    steps: dict[int, dict[str, Any]] = {}
     lines = [json.loads(line) for path in log.glob("*.jsonl") for line in path.read_text().splitlines()]
-    for line in sorted(lines, key=lambda one: one["at"]):
-        known = steps.get(line["step"])
-        if known is None or line["at"] - known["at"] > 0.5:  # a step is slower than the skew of its ranks
-            steps[line["step"]] = {**line, "rows": list(line["rows"])}
-        else:
-            known["rows"] += line["rows"]
+    steps = {line["step"]: line for line in sorted(lines, key=lambda one: one["at"])}
     found: dict[int, list[int]] = {}
     for step in steps.values():
         found.setdefault(step["epoch"], []).extend(step["rows"])

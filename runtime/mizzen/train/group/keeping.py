@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mizzen.train.checkpoints.persister import Persister
-from mizzen.train.checkpoints.restore import Restored, newest_in_memory
+from mizzen.train.checkpoints.restore import Found, Restored, newest_in_memory, snapshots_here
 from mizzen.train.checkpoints.snapshots import Snapshots
 from mizzen.train.checkpoints.store import Checkpoint, Store
 from mizzen.train.group.station import Kept
@@ -94,6 +94,10 @@ class Keeper:
     def in_memory(self) -> Restored | None:
         """What this host has of the run, from whatever process."""
         return newest_in_memory(self.keeping.run_uid, self.keeping.roots)
+
+    def snapshots(self) -> list[Found]:
+        """All whole ones of this host, newest first."""
+        return snapshots_here(self.keeping.run_uid, self.keeping.roots)
 
     def durable(self, say: Callable[[str], None]) -> Checkpoint | None:
         """The newest; waits for a store that is away."""

@@ -126,8 +126,11 @@ class Station:
                 self._news.append(self._beat())
                 self._changed.notify_all()
 
-    def boundary(self, step: int, save: Callable[[], None]) -> None:
-        """Between two steps: go on, or wait here as the controller said. Regroup where there is a new group."""
+    def boundary(self, step: int, save: Callable[[], None], *, always: bool = False) -> None:
+        """Between two steps: go on, or wait here as the controller said. Regroup where there is a new group.
+
+        `save` makes the step durable where the controller says so, or `always` before waiting.
+        """
         while True:
             with self._changed:
                 if self._aborted:
@@ -135,7 +138,7 @@ class Station:
                 if self._hold is None or step < self._hold[0]:
                     return
                 held, must_save = self._hold
-            if must_save:
+            if must_save or always:
                 with self.doing(SAVE):
                     save()
             if self._hold == (held, must_save):

@@ -79,7 +79,7 @@ class LoopWork:
             self.keeper.after_step(trainee)
             if result.ends_epoch or self._meter.passed >= REPORT_SECONDS:
                 self._report()
-            station.boundary(result.step, self._save)
+            station.boundary(result.step, self._save, always=self._is_sharded())
 
     def close(self, *, keep: bool) -> None:
         self.keeper.close(keep=keep)
