@@ -17,7 +17,7 @@ from mizzen.train.group.job import Job
 from mizzen.train.group.keeping import Keeping
 from mizzen.train.group.messages import Failure, Fault, Notice, Outcome, Scale, Settings, Stop
 from mizzen.train.group.nodes import Slots
-from mizzen.train.group.run import Group
+from mizzen.train.group.run import group_of
 from mizzen.train.telemetry import Telemetry
 from mizzen.workload import config as configuration
 from mizzen.workload.outcome import Stopped
@@ -25,7 +25,9 @@ from mizzen_api.conditions import Reason
 from mizzen_api.workload import WorkloadConfig
 
 if TYPE_CHECKING:
+    from mizzen.train.group.run import Group
     from mizzen.train.plan import TrainPlan
+    from mizzen.train.strategies.parameter_server.run import ServedGroup
     from mizzen.workload.progress import ProgressBoard
 
 log = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ def fit(
         str(run_folder),
         function=spec.trainer.entrypoint or "",
     )
-    group = Group(
+    group = group_of(
         job,
         _settings(config, slots),
         configuration.pod_ip(),
@@ -113,7 +115,7 @@ def _settings(config: WorkloadConfig, slots: Slots) -> Settings:
 
 
 @contextlib.contextmanager
-def _leaving_workers(group: Group, board: ProgressBoard) -> Iterator[None]:
+def _leaving_workers(group: Group | ServedGroup, board: ProgressBoard) -> Iterator[None]:
     """Pods that are told to stop ask until they may."""
 
     def leave_asked(address: str) -> bool:
@@ -128,7 +130,7 @@ def _leaving_workers(group: Group, board: ProgressBoard) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stopped_in_time(group: Group) -> Iterator[None]:
+def _stopped_in_time(group: Group | ServedGroup) -> Iterator[None]:
     """SIGTERM asks the group for a checkpoint, in place of ending this process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -141,7 +143,7 @@ def _stopped_in_time(group: Group) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _followed(group: Group, slots: Slots) -> Iterator[None]:
+def _followed(group: Group | ServedGroup, slots: Slots) -> Iterator[None]:
     """Edits of minWorkers and maxWorkers reach the mounted configuration while the job runs."""
     over = threading.Event()
 

@@ -25,6 +25,7 @@ from mizzen.train.group.station import Report
 
 if TYPE_CHECKING:
     from mizzen.train.plan import TrainPlan
+    from mizzen.train.strategies.parameter_server.run import ServedGroup
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +148,24 @@ class Group:
             self._listener.on_kept(kept.snapshot, kept.checkpoint, kept.trouble or letter.note)
 
 
+def group_of(
+    job: Job,
+    settings: Settings,
+    host: str,
+    *,
+    slots: Slots | None = None,
+    listener: Listener | None = None,
+    past: Past | None = None,
+) -> Group | ServedGroup:
+    """What the plan's strategy runs on: a group that trains in step, or workers of a parameter server."""
+    kind: type[Group | ServedGroup] = Group
+    if job.plan.get("strategy") == "parameter-server" and not job.function:
+        from mizzen.train.strategies.parameter_server.run import ServedGroup
+
+        kind = ServedGroup
+    return kind(job, settings, host, slots=slots, listener=listener, past=past)
+
+
 def run_group(
     plan: TrainPlan,
     workers: int,
@@ -168,7 +187,7 @@ def run_group(
     with _local_ray(workers):
         host = ray.util.get_node_ip_address()
         slots = slots_of(plan.accelerator, workers)
-        return Group(job, Settings(least, workers), host, slots=slots, listener=listener).run()
+        return group_of(job, Settings(least, workers), host, slots=slots, listener=listener).run()
 
 
 def slots_of(accelerator: str, per_node: int) -> Slots:
@@ -192,7 +211,7 @@ def _local_ray(workers: int) -> Iterator[None]:
         return
     lean_environment()
     ray.init(
-        num_cpus=workers, include_dashboard=False, log_to_driver=True, logging_level=logging.WARNING,
+        "local", num_cpus=workers, include_dashboard=False, log_to_driver=True, logging_level=logging.WARNING,
         object_store_memory=OBJECT_STORE_BYTES, configure_logging=False,
     )  # fmt: skip
     try:

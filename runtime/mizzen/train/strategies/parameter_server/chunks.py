@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class Shapes:
         begin = 0
         for name, shape in self.shapes:
             end = begin + math.prod(shape)
-            for server, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+            for server, (low, high) in enumerate(pairwise(edges)):
                 first, last = max(begin, low), min(end, high)
                 if first < last:
                     found[server].append(Chunk(name, first - begin, last - first, first - low, len(shape) >= 2))

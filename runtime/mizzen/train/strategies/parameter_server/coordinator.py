@@ -69,6 +69,8 @@ class Coordinator:
         self._told: dict[int, dict[str, float | str]] = {}  # what workers count
         self._losses: list[float] = []
         self._rows = self._kept_step = self._durable_step = self._began_at = 0
+        self._asked_at = time.monotonic()
+        self._held = False
         self._evaluated = 0  # epochs
         self._concluding = self._concluded = False
         self._source = ""
@@ -164,9 +166,15 @@ class Coordinator:
             self._begun.ledger.leave(worker)
         await self._tell()
 
+    async def hold(self, held: bool) -> None:
+        """There are too few workers: no new work."""
+        self._held = held
+        await self._tell()
+
     async def progress(self) -> Progress:
-        kept = self._keeper.kept
-        begun, losses, rows = self._begun, self._losses, self._rows
+        kept, now = self._keeper.kept, time.monotonic()
+        begun, losses, rows, seconds = self._begun, self._losses, self._rows, max(1e-3, now - self._asked_at)
+        self._asked_at = now
         self._losses, self._rows = [], 0
         if begun is None:
             return Progress(0, 0, 0, [], 0, {}, {}, (), kept.snapshot, kept.checkpoint, kept.trouble)
@@ -174,7 +182,7 @@ class Coordinator:
         return Progress(
             step, begun.schedule.total_steps(), begun.ledger.epochs_done, losses, rows, dict(state.metrics),
             self._counters(begun), tuple(dict.fromkeys(self._notes)), kept.snapshot, kept.checkpoint, kept.trouble,
-            (self._began_at, self._source), self._concluded,
+            (self._began_at, self._source), self._concluded, seconds,
         )  # fmt: skip
 
     async def save(self) -> bool:
@@ -189,6 +197,8 @@ class Coordinator:
 
     def _work(self, begun: _Begun, worker: int) -> Work | None:
         ledger = begun.ledger
+        if self._held and not self._concluded:
+            return None
         if self._chores:
             return self._chores.pop(0)
         if self._concluded:
@@ -212,6 +222,7 @@ class Coordinator:
             state.metrics |= done.metrics
         elif work.kind is Kind.CONCLUDE:
             self._concluded = True
+            state.metrics |= done.metrics
         elif work.piece is not None:
             self._note(worker, work.piece, done)
             step = begun.ledger.finish(worker, work.piece, pushed=done.pushed)
@@ -304,8 +315,8 @@ class Coordinator:
             values = [float(one[name]) for one in told if name in one]
             if values:
                 found[name] = together(values)
-        found |= {"compression": one["compression"] for one in told if "compression" in one}
-        return found
+        methods = {str(one["compression"]) for one in told if "compression" in one}
+        return {**found, "compression": " and ".join(sorted(methods))} if methods else found
 
     def _lose_patience(self, ledger: Ledger) -> None:
         """A worker that hangs holds the others back no longer than this."""

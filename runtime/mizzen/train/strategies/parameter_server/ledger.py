@@ -23,7 +23,7 @@ Mode = Literal["sync", "async", "bounded"]
 
 @dataclass(frozen=True, order=True)
 class Piece:
-    """The rows [row : row + count] of an epoch's order, of which every `of`-th from `index` on. `step` counts batches."""
+    """Of the rows [row : row + count] of an epoch's order every `of`-th from `index` on. `step` counts batches."""
 
     step: int
     epoch: int

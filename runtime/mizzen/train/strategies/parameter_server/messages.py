@@ -84,3 +84,4 @@ class Progress:
     trouble: str = ""
     started_from: tuple[int, str] | None = None  # step and source, once the run has begun
     concluded: bool = False
+    seconds: float = 1.0  # since the last time

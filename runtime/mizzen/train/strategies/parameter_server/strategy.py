@@ -55,8 +55,8 @@ def check(plan: TrainPlan) -> None:
     if plan.compression is not None and plan.compression.method == "powersgd":
         raise UserError(
             Reason.INVALID_PARAMETERS,
-            "trainer.compression.method powersgd needs means over all workers, which strategy parameter-server does not "
-            "make: set it to int8, int4 or topk, or the strategy to ddp",
+            "trainer.compression.method powersgd needs means over all workers, which strategy parameter-server does "
+            "not make: set it to int8, int4 or topk, or the strategy to ddp",
         )
     if plan.progressive is not None and plan.progressive.depth is not None:
         raise UserError(
