@@ -131,7 +131,7 @@ def used_rows(log: Path) -> dict[int, list[int]]:
 def train(context: Context) -> None:
     """A training function as a user would write it."""
     model = context.model()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     shard = context.shard("train")
     for step in range(context.restore(model=model, optimizer=optimizer), context.config["steps"]):
         inputs, targets = next(shard.batches(64 // context.world, epoch=step))

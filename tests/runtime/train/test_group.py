@@ -188,7 +188,7 @@ def test_a_training_function_goes_on_from_what_it_saved(nodes: RayNodes, version
     assert outcome.step == steps
     assert all(step % 5 == 0 for _, step, _ in running.heard.began), "what was saved, and nothing else"
     assert len(running.heard.began) >= 2
-    assert outcome.metrics["loss"] < 1.0
+    assert outcome.metrics["loss"] < 0.9, "chance has 1.1"
     trained = artifact.load(tmp_path / "final")
     assert trained.recipe.model == "text-bag"
 

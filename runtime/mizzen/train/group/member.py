@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CUT_SECONDS = 4.0
+_DOOR_BACKLOG = 512  # knocks that are not looked at while the interpreter is busy
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Member:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         self._number, self._job = number, job
         self._station = Station(number)
-        self._door = socket.create_server((address, 0))
+        self._door = socket.create_server((address, 0), backlog=_DOOR_BACKLOG)
         self._door.setblocking(False)
         self._not_gloo = process_group.listening()
         self._store_port = 0

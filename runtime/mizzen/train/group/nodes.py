@@ -47,6 +47,7 @@ class Actor:
     heard: float
     pid: int = 0
     door: int = 0
+    knocked: float = 0.0
     knocking: bool = False
 
 
@@ -188,12 +189,12 @@ class Nodes:
     def _knock_at_silent_ones(self) -> None:
         now = time.monotonic()
         for actor in self._actors.values():
-            if actor.door and now - actor.heard > KNOCK_AFTER:
+            if now - max(actor.heard, actor.knocked) > KNOCK_AFTER:
                 self._knock(actor)
 
     def _knock(self, actor: Actor) -> None:
         if actor.door and not actor.knocking:
-            actor.knocking = True
+            actor.knocking, actor.knocked = True, time.monotonic()
             threading.Thread(target=self._ask, args=(actor,), name="knock", daemon=True).start()
 
     def _ask(self, actor: Actor) -> None:
