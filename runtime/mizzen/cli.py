@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -66,6 +67,33 @@ def ray_worker() -> None:
     from mizzen.workload.worker import main as work
 
     raise typer.Exit(work())
+
+
+_TRACKING = typer.Option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow's address.")
+
+
+@app.command()
+def export(
+    uri: Annotated[str, typer.Argument(help="models:/NAME/VERSION, models:/NAME@ALIAS, or a model's folder.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write, for example models/v4.0.")],
+    tracking_uri: Annotated[str, _TRACKING] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace a folder that is there.")] = False,
+) -> None:
+    """Write a registered version as a folder for Git: config.yaml, dataset_hash.txt, checkpoint/, .gitattributes."""
+    run = _load("mizzen.registry.transfer", "runtime").export_command
+    raise typer.Exit(run(uri, folder, tracking_uri, force=force))
+
+
+@app.command(name="import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="A folder that `mizzen export` wrote.")],
+    name: Annotated[str, typer.Option(help="Registered model that becomes one version richer.")],
+    alias: Annotated[str, typer.Option(help="Alias to move to the new version.")] = "",
+    tracking_uri: Annotated[str, _TRACKING] = "",
+) -> None:
+    """Register an exported folder, once each of its files is known to be what was exported."""
+    run = _load("mizzen.registry.transfer", "runtime").import_command
+    raise typer.Exit(run(folder, name, alias, tracking_uri))
 
 
 @app.command(context_settings=_PASS_ON)

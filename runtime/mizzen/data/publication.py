@@ -56,8 +56,9 @@ class Publication:
     with Publication(folder) as draft: ...write into draft...
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, marker: str = contract.DATASET_MANIFEST) -> None:
+        """`marker` is the file by which a whole folder is known."""
+        self.folder, self.marker = folder, marker
         self.draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
 
     def __enter__(self) -> Path:
@@ -71,13 +72,16 @@ class Publication:
         finally:
             shutil.rmtree(self.draft, ignore_errors=True)
 
+    def _is_there(self) -> bool:
+        return (self.folder / self.marker).is_file()
+
     def _appear(self) -> None:
         """Take the name, unless another maker was faster; what lies there half-written goes."""
-        while not is_published(self.folder):
+        while not self._is_there():
             try:
                 self.draft.rename(self.folder)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-                if not is_published(self.folder):
+                if not self._is_there():
                     shutil.rmtree(self.folder, ignore_errors=True)

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mizzen.data.store import Publication
 from mizzen.errors import UserError
@@ -34,15 +34,18 @@ def register(
     run_id: str,
     tags: Mapping[str, str],
     metrics: Mapping[str, float],
+    profile: Mapping[str, Any] | None = None,
 ) -> ModelVersion:
-    """Register the model folder. Safe to repeat: a version with the same uid and config hash is found again.
+    """Register the model folder; `profile` is the Dataset's, for the input example.
+
+    Safe to repeat: a version with the same uid and config hash is found again.
 
     UserError GateFailed where a gate does not pass; the version stays, without the alias.
     """
     patiently(lambda: _ensure_model(client, target.name), f"find model {target.name}")
     version = patiently(lambda: _find(client, target.name, tags), "find the version")
     if version is None:
-        write_mlmodel(folder, run_id)
+        write_mlmodel(folder, run_id, profile)
         patiently(lambda: client.log_artifacts(run_id, str(folder), MODEL_ARTIFACT), "upload the model")
         version = patiently(lambda: _create(client, target.name, run_id, tags), "create the version")
     uri = f"models:/{target.name}/{version}"
@@ -84,7 +87,7 @@ def download(uri: str, cache: str | Path, tracking_uri: str | None = None) -> Pa
     def fetch() -> None:
         import mlflow
 
-        with Publication(folder) as draft:
+        with Publication(folder, contract.MODEL_CONFIG) as draft:
             source = client.get_model_version_download_uri(name, version)
             fetched = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(draft / "fetched"))
             for file in Path(fetched).iterdir():

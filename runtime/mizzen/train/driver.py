@@ -82,6 +82,7 @@ def _register(
 ) -> str:
     from mizzen.registry.client import connect
     from mizzen.registry.runs import RunLog, ensure_experiment, ensure_run, run_tags
+    from mizzen.registry.signature import profile_of
     from mizzen.registry.versions import GateError, register
 
     assert config.training_spec is not None
@@ -97,8 +98,9 @@ def _register(
         runlog.metrics(values, step)
     runlog.metrics(metrics, telemetry.status.step)
     runlog.flush()
+    profile = profile_of(DatasetVersion(config.dataset.uri))
     try:
-        version = register(client, config.training_spec.register_, run_folder / FINAL, run_id, tags, metrics)
+        version = register(client, config.training_spec.register_, run_folder / FINAL, run_id, tags, metrics, profile)
     except GateError as error:
         report = TrainingReport(trainer_status=telemetry.status, model_version=error.version)
         telemetry.board.update(training=report)
