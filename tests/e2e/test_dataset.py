@@ -77,7 +77,7 @@ def test_a_table_becomes_versions_that_are_judged_and_compared(platform: Platfor
     write_visits(raw / "visits" / "1.csv", 0, ["de", "fr", "it"])
     (raw / "products.json").write_text(json.dumps(PRODUCTS))
     platform.apply(manifests.resource("Dataset", "visits", SPEC))
-    platform.wait("dataset/visits", "Ready", timeout=60)
+    platform.wait("dataset/visits", "Ready", timeout=120)
     first = platform.get("dataset/visits")["status"]
     assert (first["version"], first["rows"], first["droppedRows"]) == (1, ROWS - LONG, LONG)
     assert first["expectations"] == {"passed": 1, "warned": 1, "dropped": 1}
@@ -101,7 +101,7 @@ def test_a_table_becomes_versions_that_are_judged_and_compared(platform: Platfor
 
     write_visits(raw / "visits" / "2.csv", ROWS, ["pt", "es"])
     platform.apply(manifests.resource("Dataset", "visits", {**SPEC, "keep": 2}))
-    second = until(lambda: at_version(platform, 2), 60)
+    second = until(lambda: at_version(platform, 2), 120)
     assert second["rows"] == 2 * (ROWS - LONG)
     assert second["fingerprint"] != first["fingerprint"]
     assert second["drift"]["worst"] == "country"
@@ -140,7 +140,7 @@ def test_the_rows_of_a_query_come_through_a_secret(platform: Platform, raw: Path
         "expectations": [],
     }
     platform.apply(secret, manifests.resource("Dataset", "orders", {**spec, "resources": SPEC["resources"]}))
-    platform.wait("dataset/orders", "Ready", timeout=60)
+    platform.wait("dataset/orders", "Ready", timeout=120)
     assert platform.get("dataset/orders")["status"]["rows"] == 500
     config = json.dumps(platform.get("configmaps", "-l", "mizzen.dev/name=orders"))
     assert "sqlite:" not in config, "the database's URL stays in the Secret"
