@@ -25,6 +25,7 @@ from torch import Tensor
 
 from mizzen import entrypoints
 from mizzen.errors import UserError
+from mizzen.train.group import process_group
 from mizzen.train.group.job import Job
 from mizzen.train.group.station import Regroup, Report, Station
 from mizzen.train.group.work import REPORT_SECONDS, LoopWork
@@ -219,6 +220,7 @@ class FunctionWork(LoopWork):
         from mizzen.train.group.keeping import Keeper
 
         self._function = entrypoints.load(self.job.function, _FIELD)
+        process_group.warm_up()
         self.trainee = Saved(self.job)
         self.trainee.after = self._after_save
         self.keeper = Keeper(self.job.keeping)

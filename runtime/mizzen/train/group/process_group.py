@@ -61,6 +61,17 @@ def form(formation: Formation, backend: str = "gloo") -> None:
     )
 
 
+def warm_up() -> None:
+    """Import what torch imports at the first use of its wrappers: seconds for which other ranks would wait."""
+    import torch
+    import torch.distributed as dist
+
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
+    dist.destroy_process_group()
+
+
 def leave() -> None:
     """Forget the group, which may be broken. Its peers notice at once."""
     import torch.distributed as dist

@@ -42,10 +42,11 @@ class Work(Protocol):
 
 
 def loop_of(plan: dict[str, Any]) -> Loop:
-    """The Trainee of a TrainPlan."""
+    """The Trainee of a TrainPlan, in a process that trains nothing else."""
     from mizzen.train.loop import Loop
     from mizzen.train.plan import TrainPlan
 
+    process_group.warm_up()
     return Loop(TrainPlan.from_dict(plan))
 
 
