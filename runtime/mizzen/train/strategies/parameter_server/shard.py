@@ -125,12 +125,15 @@ def _optimizer(
     return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
 
 
-def whole_slots(cut: Sequence[Sequence[Chunk]], states: Sequence[ShardState]) -> dict[str, dict[str, list[Tensor]]]:
-    """By parameter and slot, the pieces in order: what a checkpoint wants whole."""
-    found: dict[str, dict[str, list[Tensor]]] = {}
+Pieces = list[tuple[int, Tensor]]  # where each begins in its whole tensor
+
+
+def whole_slots(cut: Sequence[Sequence[Chunk]], states: Sequence[ShardState]) -> dict[str, dict[str, Pieces]]:
+    """By parameter and slot, the pieces that there are: what a checkpoint wants whole."""
+    found: dict[str, dict[str, Pieces]] = {}
     for chunks, state in zip(cut, states, strict=True):
         for (at, slot), value in sorted(state.slots.items(), key=lambda item: item[0][0]):
-            found.setdefault(chunks[at].name, {}).setdefault(slot, []).append(value)
+            found.setdefault(chunks[at].name, {}).setdefault(slot, []).append((chunks[at].start, value))
     return found
 
 

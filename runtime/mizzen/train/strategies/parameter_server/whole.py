@@ -12,7 +12,7 @@ from torch import Tensor
 from mizzen.train.seams import Place, StepResult, TrainState
 from mizzen.train.strategies.base import MODEL, OPTIMIZER
 from mizzen.train.strategies.parameter_server.chunks import Shapes, flat, unflat
-from mizzen.train.strategies.parameter_server.shard import ShardState, slots_from, whole_slots
+from mizzen.train.strategies.parameter_server.shard import Pieces, ShardState, slots_from, whole_slots
 
 if TYPE_CHECKING:
     from mizzen.train.seams import Tensors
@@ -81,13 +81,14 @@ class Whole:
         trained = {name for name, _ in self.shapes.shapes}
         return {name: value for name, value in self._model.items() if name not in trained}
 
-    def _fill_slot(self, key: str, parts: Sequence[Tensor], shape: torch.Size) -> None:
-        """In place where it is known, for snapshots look at the same memory again and again."""
-        whole = torch.cat([part.reshape(-1) for part in parts]).view(shape) if parts[0].dim() else parts[0].clone()
-        if key in self._slots:
-            self._slots[key].copy_(whole)
-        else:
-            self._slots[key] = whole
+    def _fill_slot(self, key: str, pieces: Pieces, shape: torch.Size) -> None:
+        """In place, for snapshots look at the same memory again and again. A server without a push has no pieces."""
+        first = pieces[0][1]
+        if key not in self._slots:
+            self._slots[key] = torch.zeros(shape if first.dim() else (), dtype=first.dtype)
+        whole = self._slots[key].view(-1)
+        for start, value in pieces:
+            whole[start : start + value.numel()] = value.reshape(-1)
 
 
 def piece_names(undone: Sequence[Sequence[int]]) -> set[str]:
