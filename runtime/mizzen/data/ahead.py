@@ -1,14 +1,21 @@
-"""Work side by side: read the next chunk while this one is worked on, write the last one meanwhile."""
+"""Work side by side: read the next chunk while this one is worked on, several at a time, and write the last one."""
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
+Made = TypeVar("Made")
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+MOST = 8  # chunks under way: beyond, memory grows faster than speed, for polars uses all cores within a chunk
 
 
 class _End:
@@ -52,6 +59,22 @@ def ahead(items: Iterable[T], depth: int = 1) -> Iterator[T]:
     finally:
         stopped.set()
         thread.join()
+
+
+def spread(items: Iterable[T], work: Callable[[T], Made], threads: int = min(CORES, MOST)) -> Iterator[Made]:
+    """`work(item)` of each item, in the items' order; so many at a time, in threads."""
+    running: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="chunk") as pool:
+        try:
+            for item in items:
+                running.append(pool.submit(work, item))
+                if len(running) > threads:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            for future in running:
+                future.cancel()
 
 
 class Behind(Generic[T]):

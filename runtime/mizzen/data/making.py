@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,15 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mizzen.data import fitting
-from mizzen.data.ahead import ahead
+from mizzen.data.ahead import ahead, spread
 from mizzen.data.expectations import Suite
 from mizzen.data.pipeline import Pipeline, dtype_text, features_of
 from mizzen.data.profiles import Profile
-from mizzen.data.split import HASH, Divider, with_hash
+from mizzen.data.split import CLASS, HASH, Divider, classes_of, with_class, with_hash
 from mizzen.data.spool import Spool
 from mizzen.data.steps.base import Fitted, Step, Target
 from mizzen.data.steps.catalog import contents_of, steps_of, texts_of_spec
-from mizzen.data.steps.counts import Counts, as_text
+from mizzen.data.steps.counts import Counts
+from mizzen.data.steps.custom import CustomStep
 from mizzen.data.store import LABEL, RAW
 from mizzen.errors import UserError
 from mizzen_api.conditions import Reason
@@ -102,22 +104,25 @@ def ingest(
     check_columns(spec, raw)
     is_class = _is_class(spec, raw)
     divider = Divider(spec.split, spec.target, by_class=is_class)
-    keys = key_columns(spec, raw)
+    read = _Reading(spec, divider, key_columns(spec, raw), columns_read(spec, raw), is_class)
     classes = Counts.empty()
     suite = Suite(spec.expectations, source.schema())
     profile = Profile.empty(raw.schema)
     aside = _Aside(rejected)
-    for frame in ahead(source.chunks()):
-        sifted = suite.update(frame)
-        aside.add(sifted.rejected)
-        kept = sifted.kept
-        _check_target(spec, kept, spool.rows)
-        profile.update(kept)
-        hashed = with_hash(kept, keys, spec.split)
-        divider.update(hashed)
-        if is_class:
-            classes = classes.merge(Counts.of(kept[spec.target]))
-        spool.add(hashed)
+
+    def sifted() -> Iterator[tuple[int, pl.DataFrame]]:
+        before = 0
+        for frame in ahead(source.chunks()):
+            found = suite.update(frame)
+            aside.add(found.rejected)
+            yield before, found.kept
+            before += found.kept.height
+
+    for one in spread(sifted(), read):
+        profile.merge(one.profile)
+        divider.add(one.places)
+        classes = classes.merge(one.classes)
+        spool.add(one.rows)
         on_rows(spool.rows)
     aside.close()
     if not spool.rows:
@@ -125,8 +130,55 @@ def ingest(
         raise UserError(Reason.SOURCE_EMPTY, why)
     target = _target(spec, classes if is_class else None)
     divider.finish()
-    divider.settle(spool.chunks([HASH, spec.target]))
+    divider.settle(spool.chunks([HASH, CLASS] if is_class else [HASH]))
     return Making(spec, raw, spool, divider, target, suite, profile)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What one chunk tells, and its rows with all that later passes need of them."""
+
+    rows: pl.DataFrame
+    profile: Profile
+    places: pl.DataFrame
+    classes: Counts
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Reads a chunk; depends on that alone, so that chunks are read side by side."""
+
+    spec: DatasetSpec
+    divider: Divider
+    keys: list[str]
+    columns: list[str]
+    is_class: bool
+
+    def __call__(self, numbered: tuple[int, pl.DataFrame]) -> _Read:
+        before, frame = numbered[0], numbered[1].rechunk()  # sums do not depend on how a reader cut it
+        rows = with_hash(frame, self.keys, self.spec.split)
+        classes = Counts.empty()
+        if self.is_class:
+            rows = with_class(rows, self.spec.target)
+            names, codes = classes_of(rows, self.spec.target)
+            _check_target(frame[self.spec.target], before, names)
+            classes = Counts.of_codes(names, codes)
+        else:
+            _check_target(frame[self.spec.target], before)
+        places = self.divider.count(rows)
+        return _Read(
+            rows.select(name for name in rows.columns if name in self.columns), Profile.of(frame), places, classes
+        )
+
+
+def columns_read(spec: DatasetSpec, raw: pl.DataFrame) -> list[str]:
+    """What later passes read: all columns, where there is no step, or one that may read what it likes."""
+    steps = steps_of(spec.transforms, raw, Target(spec.target, ("",)))
+    kept = {HASH, CLASS, spec.target, spec.split.time, *texts_of_spec(spec.transforms)}
+    for step in steps:
+        kept |= set(step.columns)
+    whole = not steps or any(isinstance(step, CustomStep) for step in steps)
+    return [name for name in (*raw.columns, HASH, CLASS) if whole or name in kept]
 
 
 class _Aside:
@@ -173,8 +225,6 @@ def check_columns(spec: DatasetSpec, raw: pl.DataFrame) -> None:
 
 
 def _may_be_made(steps: Sequence[Step], name: str) -> bool:
-    from mizzen.data.steps.custom import CustomStep
-
     return any(name in step.makes() or isinstance(step, CustomStep) for step in steps)
 
 
@@ -194,11 +244,13 @@ def _is_class(spec: DatasetSpec, raw: pl.DataFrame) -> bool:
     return not raw.schema[spec.target].is_float()
 
 
-def _check_target(spec: DatasetSpec, frame: pl.DataFrame, before: int) -> None:
-    """The target is there in every row."""
+def _check_target(series: pl.Series, before: int, classes: Sequence[str] | None = None) -> None:
+    """The target is there in every row; `classes` are its different texts."""
     import polars as pl
 
-    series = frame[spec.target]
+    blank = [name for name in classes or () if not name.strip()]
+    if not blank and not series.null_count() and not (series.dtype.is_float() and series.is_nan().any()):
+        return
     empty = series.is_null()
     if series.dtype == pl.String:
         empty = empty | (series.str.strip_chars() == "").fill_null(value=True)
@@ -208,7 +260,7 @@ def _check_target(spec: DatasetSpec, frame: pl.DataFrame, before: int) -> None:
         row = before + int(empty.arg_true()[0]) + 1
         raise UserError(
             Reason.SOURCE_MALFORMED,
-            f"row {row}: the target column {spec.target!r} is empty; fill it, or drop such rows with an expectation",
+            f"row {row}: the target column {series.name!r} is empty; fill it, or drop such rows with an expectation",
         )
 
 
@@ -231,21 +283,31 @@ def _target(spec: DatasetSpec, counts: Counts | None) -> Target:
 
 
 class LocalRunner:
-    """Passes on this machine, chunk by chunk; polars uses all cores within a chunk."""
+    """Passes on this machine: some chunks at a time, and their states merged in the chunks' order, as on a cluster."""
 
     def fit(self, one: fitting.Pass, spool: Spool, divider: Divider) -> fitting.Pass:
-        for frame in spool.chunks():
-            one.update(train_rows(frame, divider))
+        start = copy.deepcopy(one)
+
+        def gather(number: int) -> fitting.Pass:
+            state = copy.deepcopy(start)
+            state.update(train_rows(spool.get(number), divider))
+            return state
+
+        for state in spread(range(spool.count), gather):
+            one.merge(state)
         return one
 
     def transform(self, making: Making, write: Callable[[int, int, pl.DataFrame], None]) -> None:
-        for number, frame in enumerate(making.spool.chunks()):
-            for part, made in transformed(making, frame, number):
+        def make(number: int) -> list[tuple[int, pl.DataFrame]]:
+            return list(transformed(making, making.spool.get(number), number))
+
+        for number, parts in enumerate(spread(range(making.spool.count), make)):
+            for part, made in parts:
                 write(number, part, made)
 
 
 def train_rows(frame: pl.DataFrame, divider: Divider) -> pl.DataFrame:
-    return frame.filter(divider.parts(frame) == 0).drop(HASH)
+    return frame.filter(divider.parts(frame) == 0).drop(HASH, CLASS, strict=False)
 
 
 def fit(making: Making, runner: Runner) -> Pipeline:
@@ -274,7 +336,7 @@ def pipeline_of(fitted: Sequence[Fitted], raw: pl.DataFrame, target: Target) -> 
 def transformed(making: Making, frame: pl.DataFrame, number: int) -> Iterator[tuple[int, pl.DataFrame]]:
     """(part, rows) of one chunk, in an order that a seed shuffles: what stands in time or class order is mixed."""
     parts = making.divider.parts(frame).to_numpy()
-    made = stored(making, frame.drop(HASH))
+    made = stored(making, frame)
     for part in range(len(SPLITS)):
         places = np.flatnonzero(parts == part)
         if len(places):
@@ -287,7 +349,7 @@ def stored(making: Making, frame: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
     assert making.pipeline is not None
-    done = making.pipeline.transform(frame)
+    done = making.pipeline.transform(frame.drop(HASH, CLASS, strict=False))
     columns: list[Any] = []
     for feature in making.pipeline.features:
         name = feature.name
@@ -311,7 +373,9 @@ def _label(target: Target, frame: pl.DataFrame) -> pl.Series:
 
     if not target.is_class:
         return frame[target.name].cast(pl.Float64)
-    return as_text(frame[target.name]).cast(pl.Enum(target.classes)).to_physical().cast(pl.Int32)
+    names, codes = classes_of(frame, target.name)
+    place = {name: number for number, name in enumerate(target.classes)}
+    return pl.Series(np.array([place[name] for name in names], np.int32)[codes])
 
 
 class PartWriters:

@@ -39,7 +39,7 @@ class RayRunner:
 
         start, bounds = ray.put(one), ray.put(divider)
         gather = ray.remote(_gather)
-        for state in self._in_order(spool, lambda number: gather.remote(start, bounds, _chunk(spool, number))):
+        for state in self._in_order(spool, lambda number: gather.remote(start, bounds, spool.sendable(number))):
             one.merge(state)
         return one
 
@@ -50,7 +50,7 @@ class RayRunner:
         shared = ray.put(Making(**{**vars(making), "spool": None}))
         work = ray.remote(_transform)
         spool = making.spool
-        results = self._in_order(spool, lambda number: work.remote(shared, _chunk(spool, number), number))
+        results = self._in_order(spool, lambda number: work.remote(shared, spool.sendable(number), number))
         for number, parts in enumerate(results):
             for part, frame in parts:
                 write(number, part, frame)
@@ -69,11 +69,6 @@ class RayRunner:
                 yield ray.get(running.pop(0))
         while running:
             yield ray.get(running.pop(0))
-
-
-def _chunk(spool: Spool, number: int) -> Any:
-    """A path where workers see the chunk's file, else the chunk."""
-    return str(spool.path(number)) if spool.in_shared_files else spool.get(number)
 
 
 def _read(chunk: Any) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Chunks between two passes: Arrow files in a scratch folder, so that sources are read once and memory stays small."""
+"""Chunks between two passes, so that sources are read once: in memory while they are few, then in Arrow files."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     import polars as pl
 
+IN_MEMORY = 512 << 20  # bytes of chunks; what comes after them goes to files
+
 
 class Spool:
     """Frames in their order. A context manager: the files go with it."""
 
-    def __init__(self, parent: Path | None = None, *, shared: bool = True) -> None:
+    def __init__(self, parent: Path | None = None, *, shared: bool = True, in_memory: int = IN_MEMORY) -> None:
         """`shared`: whether other machines see the files below `parent`."""
         self._parent, self._shared = parent, shared
         self._folder: Path | None = None
-        self._first: pl.DataFrame | None = None
+        self._frames: list[pl.DataFrame] = []  # the first ones
+        self._room = in_memory
         self.count = 0
         self.rows = 0
 
@@ -31,35 +34,35 @@ class Spool:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(self, frame: pl.DataFrame) -> None:
-        if self.count == 0:
-            self._first = frame
+        self._room -= frame.estimated_size()
+        if self._folder is None and (self._room >= 0 or not self.count):
+            self._frames.append(frame)
         else:
             if self._folder is None:
                 self._folder = Path(tempfile.mkdtemp(prefix="mizzen-spool-", dir=self._parent))
-            if self.count == 1 and self._first is not None:
-                self._first.write_ipc(self.path(0))
-                self._first = None
-            frame.write_ipc(self.path(self.count))
+            frame.write_ipc(self._path(self.count))
         self.count += 1
         self.rows += frame.height
-
-    @property
-    def in_shared_files(self) -> bool:
-        """Whether workers can read the chunks by themselves; a single chunk stays in memory."""
-        return self._folder is not None and self._shared
-
-    def path(self, number: int) -> Path:
-        assert self._folder is not None
-        return self._folder / f"{number:06d}.arrow"
 
     def get(self, number: int, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """One chunk, mapped into memory where it lies in a file."""
         import polars as pl
 
-        if self._first is not None:
-            return self._first if columns is None else self._first.select(columns)
-        return pl.read_ipc(self.path(number), columns=list(columns) if columns is not None else None)
+        if number < len(self._frames):
+            frame = self._frames[number]
+            return frame if columns is None else frame.select(columns)
+        return pl.read_ipc(self._path(number), columns=list(columns) if columns is not None else None)
+
+    def sendable(self, number: int) -> pl.DataFrame | str:
+        """The path of one chunk where other machines see it, else the chunk."""
+        if self._shared and number >= len(self._frames):
+            return str(self._path(number))
+        return self.get(number)
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
         for number in range(self.count):
             yield self.get(number, columns)
+
+    def _path(self, number: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{number:06d}.arrow"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,6 +34,14 @@ class Counts:
         column = pl.DataFrame({"value": as_text(series)})
         table = column.drop_nulls().group_by("value").len("rows").with_columns(pl.col("rows").cast(pl.Int64))
         return cls(table.sort("value"), series.null_count())
+
+    @classmethod
+    def of_codes(cls, names: Sequence[str], codes: np.ndarray[Any, Any]) -> Self:
+        """From different values, sorted, and the place of each row's among them."""
+        import polars as pl
+
+        rows = np.bincount(codes, minlength=len(names)).astype(np.int64)
+        return cls(pl.DataFrame({"value": names, "rows": rows}, schema={"value": pl.String, "rows": pl.Int64}))
 
     def merge(self, other: Counts) -> Counts:
         import polars as pl
