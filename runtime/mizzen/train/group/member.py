@@ -70,8 +70,9 @@ class Member:
         self._station.hold(generation, step, save)
 
     def abort(self, generation: int, lost: tuple[str, ...]) -> None:
-        def cut() -> int:
-            return process_group.cut(lost, self._not_gloo, self._store_port)
+        def cut() -> None:
+            process_group.cut(lost, self._not_gloo, self._store_port)
+            process_group.abort_devices()
 
         self._station.abort(generation, cut, _CUT_SECONDS)
 

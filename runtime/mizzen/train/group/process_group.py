@@ -78,14 +78,30 @@ def leave() -> None:
 
     if not dist.is_initialized():
         return
-    if "nccl" in dist.get_backend_config():
-        with contextlib.suppress(Exception):
-            dist.distributed_c10d._abort_process_group()
-            return
+    abort_devices()
     try:
         dist.destroy_process_group()
     except Exception as error:
         log.warning("the broken process group could not be closed: %s", error)
+
+
+def on_devices() -> bool:
+    """Whether the group of now sends from devices: calls then return before the work is done, and can be aborted."""
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        return False
+    backends = {part.rpartition(":")[2] for part in str(dist.get_backend_config()).split(",")}
+    return backends != {"gloo"}
+
+
+def abort_devices() -> None:
+    """End what devices send and wait for, from any thread. What they had to compute with it is then worth nothing."""
+    import torch.distributed as dist
+
+    if on_devices():
+        with contextlib.suppress(Exception):  # some back ends have none
+            dist.distributed_c10d._abort_process_group()
 
 
 def is_peer_error(error: BaseException) -> bool:

@@ -63,6 +63,15 @@ class LoopWork:
         self.keeper = Keeper(self.job.keeping)
 
     def train(self, formation: Formation) -> dict[str, float]:
+        try:
+            return self._generation(formation)
+        except BaseException:
+            # Devices go on after an abort, with whatever their memory holds: weights may be of it.
+            if self.station.is_aborted and process_group.on_devices():
+                self._warm = False
+            raise
+
+    def _generation(self, formation: Formation) -> dict[str, float]:
         self._join(formation)
         self._report()
         self._run()
