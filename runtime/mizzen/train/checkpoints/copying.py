@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
+from mizzen.train.checkpoints import staging
 from mizzen.train.checkpoints.pieces import LOCAL, REPLICATED, SHARD, Piece, laid_out
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ class Copier:
         self.pieces, self.data_bytes = laid_out(pieces)
         self._signature = _signature(tensors), _signature(local)
         self._targets: dict[Slot, list[Tensor]] = {}
+        self._pinned: set[Slot] = set()
+        self._staging: staging.Staging | None = None
+        self._looked = False  # whether a device has room to stage
 
     def fits(self, tensors: Mapping[str, Tensor], local: Mapping[str, Tensor]) -> bool:
         return (_signature(tensors), _signature(local)) == self._signature
@@ -78,15 +82,30 @@ class Copier:
         return slot.pieces is self.pieces
 
     def forget(self, slot: Slot) -> None:
+        """Before the slot's memory goes."""
         self._targets.pop(slot, None)
+        if slot in self._pinned:
+            self._pinned.remove(slot)
+            staging.unpin(slot.memory)
 
-    def copy(self, slot: Slot, tensors: Mapping[str, Tensor], local: Mapping[str, Tensor]) -> None:
-        """Returns when the bytes are there."""
+    def close(self) -> None:
+        for slot in list(self._targets):
+            self.forget(slot)
+
+    def copy(self, slot: Slot, tensors: Mapping[str, Tensor], local: Mapping[str, Tensor]) -> Callable[[], None] | None:
+        """Copy what the tensors are now. The bytes are in the slot, or will be when what it returns was called."""
         sources = [held(tensor) for values in (tensors, local) for tensor in values.values()]
         targets = self._targets.get(slot)
         if targets is None:
-            targets = self._targets[slot] = _views(slot, self.pieces)
+            targets = self._targets[slot] = views(data_of(slot), self.pieces)
+            if any(source.is_cuda for source in sources) and staging.pin(slot.memory):
+                self._pinned.add(slot)
+        if not self._looked:
+            self._looked, self._staging = True, staging.Staging.of(sources, self.pieces, self.data_bytes)
+        if self._staging is not None:
+            return self._staging.copy(sources, targets, data_of(slot))
         copy_all(targets, sources)
+        return None
 
 
 def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
@@ -97,14 +116,18 @@ def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
         torch.accelerator.synchronize(device)
 
 
-def _views(slot: Slot, pieces: Iterable[Piece]) -> list[Tensor]:
+def data_of(slot: Slot) -> Tensor:
+    """The slot's bytes of tensors, (data_bytes,) uint8."""
     whole = torch.frombuffer(slot.memory, dtype=torch.uint8)
-    views = []
-    for piece in pieces:
-        start = slot.data_start + piece.start
-        raw = whole[start : start + piece.nbytes]
-        views.append(raw.view(TORCH_DTYPES[piece.dtype]).view(piece.size))
-    return views
+    return whole[slot.data_start : slot.data_start + slot.data_bytes]
+
+
+def views(data: Tensor, pieces: Iterable[Piece]) -> list[Tensor]:
+    """The pieces as tensors that look into `data`, (bytes,) uint8."""
+    return [
+        data[piece.start : piece.start + piece.nbytes].view(TORCH_DTYPES[piece.dtype]).view(piece.size)
+        for piece in pieces
+    ]
 
 
 def _signature(tensors: Mapping[str, Tensor]) -> Signature:

@@ -10,7 +10,8 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,7 @@ class Snapshots:
         self._slots: list[Slot] = []
         self._newest: Snapshot | None = None
         self._copier: Copier | None = None
+        self._coming: threading.Thread | None = None  # makes the last snapshot whole
         self._taken = self._made = 0
         self.regroup(Place(rank, world), group)
         for root in self._roots:
@@ -69,16 +71,19 @@ class Snapshots:
 
     def regroup(self, place: Place, group: str) -> None:
         """Later snapshots are of this place in the group that stands now."""
+        self.settle()
         self.place, self.group, self._taken_here = place, group, 0
-        self._copier = None  # shards of another group are other pieces
+        self._forget_layout()  # shards of another group are other pieces
 
     def take(self, trainee: Trainee) -> Snapshot | None:
         """Copy what `trainee` is now. None where there is no room, with `note` saying so: training goes on without."""
         from mizzen.train.checkpoints.copying import Copier
 
+        self.settle()
         tensors, local = trainee.tensors(), trainee.local_tensors()
         state = self._state(trainee.state)
         if self._copier is None or not self._copier.fits(tensors, local):
+            self._forget_layout()
             self._copier = Copier(tensors, local)
         slot = self._free_slot(self._copier, state)
         if slot is None:
@@ -86,14 +91,36 @@ class Snapshots:
         self._taken += 1
         self._taken_here += 1
         slot.begin()
-        self._copier.copy(slot, tensors, local)
-        slot.commit(trainee.state.step, self._taken, state)
-        self._newest = Snapshot(slot.path, trainee.state.step, slot.data_bytes, slot)
+        arrive = self._copier.copy(slot, tensors, local)
+        snapshot = Snapshot(slot.path, trainee.state.step, slot.data_bytes, slot)
+        if arrive is None:
+            self._commit(snapshot, self._taken, state)
+        else:
+            self._coming = threading.Thread(target=self._await, args=(arrive, snapshot, self._taken, state))
+            self._coming.start()
+        return snapshot
+
+    def settle(self) -> None:
+        """Wait until the snapshot that was taken last is whole, where a device still sends it."""
+        if self._coming is not None:
+            self._coming.join()
+            self._coming = None
+
+    def _await(self, arrive: Callable[[], None], snapshot: Snapshot, number: int, state: bytes) -> None:
+        try:
+            arrive()
+        except Exception as error:
+            log.warning("the snapshot of step %d did not reach memory: %s", snapshot.step, error)
+            return
+        self._commit(snapshot, number, state)
+
+    def _commit(self, snapshot: Snapshot, number: int, state: bytes) -> None:
+        snapshot.slot.commit(snapshot.step, number, state)
+        self._newest = snapshot
         self._tidy()
-        return self._newest
 
     def newest(self) -> Snapshot | None:
-        """The last one that this process took."""
+        """The last one that this process took, as soon as it is whole."""
         return self._newest
 
     @property
@@ -102,7 +129,8 @@ class Snapshots:
 
     def close(self, *, keep: bool = False) -> None:
         """End. A run that is over keeps nothing; one that shall go on in another process keeps its slots."""
-        self._copier = None
+        self.settle()
+        self._forget_layout()
         for slot in self._slots:
             slot.close(keep=keep)
         self._slots, self._newest = [], None
@@ -110,6 +138,11 @@ class Snapshots:
             for root in self._roots:
                 with contextlib.suppress(OSError):  # others of this host are still there, or it was never made
                     room.run_folder(root, self.run_uid).rmdir()
+
+    def _forget_layout(self) -> None:
+        if self._copier is not None:
+            self._copier.close()
+        self._copier = None
 
     def _state(self, state: TrainState) -> bytes:
         place = {"rank": self.place.rank, "world": self.place.world, "group": self.group}
