@@ -167,7 +167,10 @@ class _Reading:
             _check_target(frame[self.spec.target], before)
         places = self.divider.count(rows)
         return _Read(
-            rows.select(name for name in rows.columns if name in self.columns), Profile.of(frame), places, classes
+            rows.select(name for name in rows.columns if name in self.columns),
+            Profile.of(frame, threads=1),
+            places,
+            classes,
         )
 
 

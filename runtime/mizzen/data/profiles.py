@@ -189,12 +189,15 @@ class Profile:
         return cls.of(pl.DataFrame(schema=dict(schema)))
 
     @classmethod
-    def of(cls, frame: pl.DataFrame) -> Profile:
-        """The profile of one chunk; of some 100,000 rows at most, since some parts look at a chunk as a whole."""
-        if frame.height * frame.width < _WORTH_THREADS:
+    def of(cls, frame: pl.DataFrame, threads: int = _THREADS) -> Profile:
+        """The profile of one chunk; of some 100,000 rows at most, since some parts look at a chunk as a whole.
+
+        Whoever profiles several chunks at a time needs one thread for each.
+        """
+        if threads == 1 or frame.height * frame.width < _WORTH_THREADS:
             columns = [ColumnProfile.of(column) for column in frame]
         else:  # numpy and polars let go of the interpreter's lock
-            with ThreadPoolExecutor(_THREADS) as pool:
+            with ThreadPoolExecutor(threads) as pool:
                 columns = list(pool.map(ColumnProfile.of, frame))
         named = dict(zip(frame.columns, columns, strict=True))
         sampled = {name: c.kind is Kind.STRING for name, c in named.items() if c.kind not in (Kind.LIST, Kind.OTHER)}

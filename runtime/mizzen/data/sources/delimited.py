@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mizzen.data.ahead import ahead, spread
 from mizzen.data.sources import shape, streams, types
 from mizzen.data.sources.files import File
 from mizzen.data.sources.parts import Contract, FilePart, OnDigest
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 log = logging.getLogger(__name__)
+
+HEAD_BYTES = 256 * 1024  # of the first block: types are guessed from it
 
 
 class CsvFile(FilePart):
@@ -43,30 +47,53 @@ class CsvFile(FilePart):
     def infer(self, known: Mapping[str, str]) -> dict[str, str | None]:
         """Columns with their types: the known one, or the narrowest that all sampled values have. None: no rows."""
         for block in self._blocks(lambda _: None):
-            found = shape.records(self.uri, block.data, block.line, self.dialect).frame.head(CHUNK_ROWS)
-            nulls = self._options.null_values
-            return {name: known.get(name) or types.infer(found[name], nulls) for name in found.columns}
+            found = self._guessed(block)
+            if found is None:
+                texts = shape.records(self.uri, block.data, block.line, self.dialect).frame
+                found = self._types(texts.head(CHUNK_ROWS))
+            return {name: known.get(name) or kind for name, kind in found.items()}
         return {name: known.get(name) for name in self.dialect.columns}
+
+    def _types(self, frame: pl.DataFrame) -> dict[str, str]:
+        return {column.name: types.infer(column, self._options.null_values) for column in frame}
+
+    def _guessed(self, block: streams.Block) -> dict[str, str] | None:
+        """The types that the first rows have, where all others are of them, too; None where only texts can tell."""
+        ends = shape.records_end(block.data[:HEAD_BYTES], False, self._options.quote.encode())
+        if not ends or self._options.null_values:
+            return None
+        texts = shape.records(self.uri, block.data[:ends], block.line, self.dialect).frame
+        found = self._types(texts)
+        if not all(types.present(column).len() for column in texts):
+            return None
+        self._slow = _read_as_text(found)
+        frame = self._fast(block.data, found)
+        if frame is None or shape.has_codes(block.data, self.dialect) or any(map(_is_long, frame)):
+            return None
+        return found
 
     def frames(self, contract: Contract, bad_rows: BadRows, on_digest: OnDigest) -> Iterator[pl.DataFrame]:
         schema = contract.schema
         self.undecodable = 0
-        self._slow = {name for name, kind in schema.items() if kind in {"date", "datetime", "binary"}}
-        for block in streams.ahead(self._blocks(on_digest)):
+        self._slow = _read_as_text(schema)
+
+        def read(block: streams.Block) -> tuple[streams.Block, pl.DataFrame | None]:
             contract.check_names(self.uri, self.dialect.columns)
-            frame = self._fast(block.data, schema)
+            return block, self._fast(block.data, schema)
+
+        for block, frame in spread(ahead(self._blocks(on_digest, streams.BLOCK_BYTES // 4)), read):
             yield self._careful(block, schema, bad_rows) if frame is None else frame
         if self.undecodable:
             log.warning("%s: %d lines are not UTF-8 and were read as Latin-1", self.uri, self.undecodable)
 
-    def _blocks(self, on_digest: OnDigest) -> Iterator[streams.Block]:
+    def _blocks(self, on_digest: OnDigest, size: int | None = None) -> Iterator[streams.Block]:
         """Blocks of rows, without the header."""
         quote = self._options.quote.encode()
 
         def cut(data: bytes, at_end: bool) -> int:
             return shape.records_end(data, at_end, quote)
 
-        blocks = streams.blocks(self.file, cut, on_digest, self._options.encoding)
+        blocks = streams.blocks(self.file, cut, on_digest, self._options.encoding, size)
         first = next(blocks, None)
         if first is None or not first.data.strip():
             raise UserError(Reason.SOURCE_EMPTY, f"{self.uri} is empty: it needs a header line and at least one row")
@@ -105,21 +132,17 @@ class CsvFile(FilePart):
             return None
         if self._may_be_short(data, frame):
             return None
-        quoted_nothing = bool(dialect.quote) and dialect.quote.encode() * 2 in data
-        columns = []
+        quote = dialect.quote.encode()
+        quoted_nothing = bool(quote) and quote in data and quote * 2 in data
+        changed = []
         for name, kind in schema.items():
             column = frame[name]
             if column.dtype == pl.String() and (kind != "string" or quoted_nothing or all_texts):
                 converted = self._convert(column, kind)
                 if converted.wrong.any():
                     return None
-                column = converted.values
-            elif column.dtype == pl.Float64():
-                if column.is_infinite().any():
-                    return None
-                column = column.fill_nan(None)
-            columns.append(column)
-        return pl.DataFrame(columns)
+                changed.append(converted.values)
+        return _finite(frame.select(*schema).with_columns(changed))
 
     def _may_be_short(self, data: bytes, frame: pl.DataFrame) -> bool:
         """Polars fills short rows and blank lines up with nulls. It refuses longer rows, so that the sum tells."""
@@ -129,7 +152,7 @@ class CsvFile(FilePart):
             return True
         dialect = self.dialect
         if not dialect.quote or dialect.quote.encode() not in data:
-            return data.count(dialect.delimiter.encode()) != frame.height * (frame.width - 1)
+            return streams.count(data, dialect.delimiter.encode()) != frame.height * (frame.width - 1)
         found = shape.Shape.of(data, dialect)
         return len(found.starts) != frame.height or bool((found.delimiters != frame.width - 1).any())
 
@@ -156,3 +179,25 @@ class CsvFile(FilePart):
         for line, column, reason, rows in sorted(odd):
             bad_rows.add(self.uri, line, column, reason, rows)
         return pl.DataFrame(columns).filter(pl.Series(~wrong)) if wrong.any() else pl.DataFrame(columns)
+
+
+def _finite(frame: pl.DataFrame) -> pl.DataFrame | None:
+    """The frame with NaN as missing; None where a number is infinite. A sum tells whether there is either."""
+    import polars as pl
+
+    floats = [name for name, kind in frame.schema.items() if kind == pl.Float64()]
+    odd = [column.name for column in frame.select(pl.col(floats).sum()) if not math.isfinite(column[0])]
+    if any(frame[name].is_infinite().any() for name in odd):
+        return None
+    return frame.with_columns(pl.col(odd).fill_nan(None)) if odd else frame
+
+
+def _read_as_text(schema: Mapping[str, str]) -> set[str]:
+    """Columns whose values polars' own parser does not take as they are."""
+    return {name for name, kind in schema.items() if kind in {"date", "datetime", "binary"}}
+
+
+def _is_long(column: pl.Series) -> bool:
+    """Whether a number may have more digits than those that types.infer takes for numbers."""
+    low, high = (column.min(), column.max()) if column.dtype.is_numeric() else (None, None)
+    return isinstance(low, int | float) and isinstance(high, int | float) and max(-low, high) >= 10**18

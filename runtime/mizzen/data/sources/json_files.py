@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mizzen.data.ahead import ahead
 from mizzen.data.sources import streams, types
 from mizzen.data.sources.files import File
 from mizzen.data.sources.parts import Contract, FilePart, OnDigest
@@ -86,7 +87,7 @@ class JsonFile(FilePart):
 
     def _records(self, on_digest: OnDigest) -> Iterator[Records]:
         cut = streams.lines_end if self._lines else _objects_end
-        for data, line in streams.ahead(streams.blocks(self.file, cut, on_digest)):
+        for data, line in ahead(streams.blocks(self.file, cut, on_digest)):
             text, undecodable = streams.as_utf8(data)
             if undecodable:
                 log.warning("%s: %d lines are not UTF-8 and were read as Latin-1", self.uri, undecodable)

@@ -98,6 +98,17 @@ def records_end(data: bytes, at_end: bool, quote: bytes) -> int:
     return int(outside[-1]) + 1 if outside.size else 0
 
 
+def has_codes(data: bytes, dialect: Dialect) -> bool:
+    """Whether a field may begin with a zero before other digits, as codes do and numbers do not."""
+    array = np.frombuffer(data, np.uint8)
+    zeros = np.flatnonzero((array[:-1] == ord("0")) & (array[1:] >= ord("0")) & (array[1:] <= ord("9")))
+    begins = np.zeros(256, dtype=bool)
+    begins[list(f"{dialect.delimiter}{dialect.quote}\r\n \t".encode())] = True
+    before = array[zeros - 1]
+    signed = zeros[(before == ord("+")) | (before == ord("-"))]
+    return bool(begins[before].any() or begins[array[signed - 2]].any() or (zeros[:1] < 2).any())
+
+
 def sniff(uri: str, data: bytes, options: Csv) -> Dialect:
     """The delimiter that the header and most of the first records agree on; column names that are there and unique."""
     start = len(data) - len(data.lstrip(b"\r\n"))

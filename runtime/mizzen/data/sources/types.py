@@ -18,7 +18,7 @@ DATES = ("%Y-%m-%d",)
 DATETIMES = tuple(
     f"%Y-%m-%d{between}{time}{zone}"
     for time in ("%H:%M:%S", "%H:%M:%S%.f", "%H:%M")
-    for zone in ("", "%#z")
+    for zone in ("", "Z", "%#z")  # a plain Z is read ten times as fast
     for between in "T "
 )
 ARTICLES = {"integer": "an integer", "float": "a number", "boolean": "true or false", "date": "a date as 2026-12-31",
@@ -66,7 +66,7 @@ def infer(texts: pl.Series, null_values: Collection[str] = ()) -> str:
 
     Codes stay text: numbers with leading zeros, and integers that 64 bits do not hold.
     """
-    there = _present(texts, null_values)
+    there = present(texts, null_values)
     if not len(there):
         return "string"
     head = there.head(1000)
@@ -85,6 +85,10 @@ def convert(texts: pl.Series, name: str, null_values: Collection[str] = ()) -> C
 
     if name == "string":
         return Converted(_without(texts, {"", *null_values}), pl.repeat(False, len(texts), eager=True), plain=True)
+    if name in {"date", "datetime"} and not null_values:
+        values = _parse(texts, name)
+        if values.null_count() == texts.null_count():
+            return Converted(values, pl.repeat(False, len(texts), eager=True), plain=False)
     stripped = texts.str.strip_chars()
     present = _without(stripped, {"", *MISSING, *null_values})
     values = _parse(present, name)
@@ -106,7 +110,8 @@ def complaint(text: str, name: str) -> str:
     return f"{quoted(text)} is not {ARTICLES[name]}; mend it, or declare the column a string in columnTypes"
 
 
-def _present(texts: pl.Series, null_values: Collection[str]) -> pl.Series:
+def present(texts: pl.Series, null_values: Collection[str] = ()) -> pl.Series:
+    """Those that are not missing."""
     return _without(texts.str.strip_chars(), {"", *MISSING, *null_values}).drop_nulls()
 
 
