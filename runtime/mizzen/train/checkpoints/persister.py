@@ -54,6 +54,7 @@ class Persister:
             snapshot.hold(self)
             if self._process.poll() is not None:
                 self._lost()
+                _pipe(self._process.stdin).close()
                 self._process = self._start()
             if self._running is None:
                 self._send(snapshot)
