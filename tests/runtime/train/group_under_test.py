@@ -53,7 +53,7 @@ class Linear:
                 0, mine, torch.ones(len(mine), dtype=torch.float64)
             )
             sums = torch.cat([2 * errors @ self.rows_NW[mine] / BATCH, (errors**2).sum()[None] / BATCH, used_N])
-            everywhere(sums)
+            self._sum(sums)
             self.momentum_W.mul_(0.9).add_(sums[:WIDTH])
             self.weight_W.sub_(self.plan["rate"] * self.momentum_W)
             state.step += 1
@@ -65,7 +65,7 @@ class Linear:
 
     def evaluate(self, split: str) -> dict[str, float]:
         loss = ((self.rows_NW @ self.weight_W - self.targets_N) ** 2).mean()[None]
-        everywhere(loss)
+        self._sum(loss)
         return {"loss": float(loss) / self.place.world}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -81,6 +81,10 @@ class Linear:
             self.residual_W.copy_(sum(one["residual"] for one in local) / len(local))
         self.state = state
 
+    def _sum(self, tensor: Tensor) -> None:
+        if self.place.world > 1:
+            dist.all_reduce(tensor)
+
     def _note(self, epoch: int, used_N: Tensor) -> None:
         """Which rows are in the gradient that the weights have just taken, how often each."""
         rows = [row for row, count in enumerate(used_N.tolist()) for _ in range(round(count))]
@@ -94,11 +98,6 @@ class Linear:
             if what == "hang":
                 time.sleep(3600)
             raise ValueError(f"no luck at step {step}")
-
-
-def everywhere(tensor: Tensor) -> None:
-    if dist.is_initialized():
-        dist.all_reduce(tensor)
 
 
 def trained_alone(epochs: int, rate: float) -> float:

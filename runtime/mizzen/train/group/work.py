@@ -20,6 +20,8 @@ from mizzen.train.seams import Place
 from mizzen_api import contract
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mizzen.train.loop import Loop
     from mizzen.train.seams import StepResult, Tensors, Trainee
 
@@ -156,12 +158,10 @@ class LoopWork:
         """Of shards; all ranks take part. None where each rank has the whole model."""
         if not self._is_sharded():
             return None
-        prefix = "model/"
-        return {
-            name.removeprefix(prefix): value.full_tensor().cpu() if hasattr(value, "full_tensor") else value
-            for name, value in self.trainee.tensors().items()
-            if name.startswith(prefix)
-        }
+        from mizzen.train.strategies.base import whole_weights
+
+        module: nn.Module = getattr(self.trainee, "module")  # noqa: B009 (a Trainee of shards has one)
+        return whole_weights(module, keep=self.place.rank == 0)
 
     def _is_sharded(self) -> bool:
         return bool(getattr(self.trainee, "sharded", False))
