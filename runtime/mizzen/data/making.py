@@ -398,7 +398,13 @@ class PartWriters:
         if part not in self._writers:
             self._folder.mkdir(exist_ok=True)
             file = self._folder / f"{SPLITS[part]}.parquet"
-            self._writers[part] = pq.ParquetWriter(file, table.schema, compression="zstd", compression_level=1)
+            self._writers[part] = pq.ParquetWriter(
+                file,
+                table.schema,
+                compression={name: "lz4" if kind.is_numeric() else "zstd" for name, kind in frame.schema.items()},
+                compression_level={name: 1 for name, kind in frame.schema.items() if not kind.is_numeric()} or None,
+                write_statistics=False,  # of rows in shuffled order they say nothing
+            )
         self._writers[part].write_table(table)
         self.rows[SPLITS[part]] += frame.height
         if self._classes and frame.height:
