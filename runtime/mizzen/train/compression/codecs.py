@@ -85,12 +85,12 @@ class Int8:
     def encode(self, values: Tensor) -> Tensor:
         if values.numel() < SCALE_BITS:
             return Plain().encode(values)
-        return torch.cat([self._encode(part) for part in self._groups(values)])
+        return _joined([self._encode(part) for part in self._groups(values)])
 
     def decode(self, payload: Tensor, count: int) -> Tensor:
         if count < SCALE_BITS:
             return Plain().decode(payload, count)
-        return torch.cat([self._decode(part) for part in self._groups(payload.view(torch.int8))])
+        return _joined([self._decode(part) for part in self._groups(payload.view(torch.int8))])
 
     def size(self, count: int) -> int:
         return count if count >= SCALE_BITS else Plain().size(count)
@@ -137,8 +137,9 @@ class Int4:
             return values.new_empty(0, dtype=torch.uint8)
         x_GU = torch.nn.functional.pad(values, (0, -values.numel() % self.unit)).view(-1, self.unit)
         scale_G, inverse_G1 = _scales(x_GU, 7)
-        q_GU = (x_GU * inverse_G1).round_().nan_to_num_(0.0, 0.0, 0.0).add_(8.0).to(torch.uint8)
-        packed = q_GU[:, ::2] | (q_GU[:, 1::2] << 4)
+        q_GU = (x_GU * inverse_G1).round_().nan_to_num_(0.0, 0.0, 0.0).add_(8.0).to(torch.int8)
+        pairs = q_GU.view(torch.int16)
+        packed = (pairs | (pairs >> 4)).to(torch.uint8)
         return torch.cat([packed.flatten(), scale_G.view(torch.uint8)])
 
     def decode(self, payload: Tensor, count: int) -> Tensor:
@@ -214,11 +215,14 @@ def codec_of(settings: Compression, method: str) -> Codec:
 
 def _scales(x_GU: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """The groups' scales in bf16, and 1 / scale as a column: 0 for groups of zeros, NaN where one is not finite."""
-    low_G, high_G = x_GU.aminmax(dim=1)
-    scale_G = (torch.maximum(-low_G, high_G) / steps).bfloat16()
+    scale_G = (torch.maximum(-x_GU.amin(dim=1), x_GU.amax(dim=1)) / steps).bfloat16()  # aminmax is ten times slower
     scale_G = torch.where(scale_G.isfinite(), scale_G, torch.nan)
     inverse_G = torch.where(scale_G == 0, 0.0, 1.0 / scale_G.float())
     return scale_G, inverse_G[:, None]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _shifts(device: torch.device) -> Tensor:

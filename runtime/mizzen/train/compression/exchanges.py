@@ -71,9 +71,11 @@ class TwoShot:
         for payload in received if mine else ():
             share.add_(codec.decode(payload, mine), alpha=1.0 / wire.world)
         payloads = wire.all_gather(encode_with_feedback(codec, share), [codec.size(count) for count in counts])
-        return torch.cat(
-            [codec.decode(payload, count) for payload, count in zip(payloads, counts, strict=True) if count]
-        )
+        mean = torch.empty_like(owed)
+        for out, payload in zip(torch.split(mean, counts), payloads, strict=True):
+            if out.numel():
+                out.copy_(codec.decode(payload, out.numel()))
+        return mean
 
     def bytes_for(self, layout: Layout, world: int) -> int:
         return 2 * (world - 1) * self.codec.size(layout.count) // world

@@ -42,9 +42,11 @@ class Layout:
         return sum(part.count for part in self.packed)
 
     def gather(self, flat: Tensor, parts: Sequence[Part]) -> Tensor:
-        """A copy of these parts, one after the other, in fp32."""
+        """These parts, one after the other, in fp32; a view where there is one alone."""
         if not parts:
             return flat.new_empty(0, dtype=torch.float32)
+        if len(parts) == 1:
+            return flat[parts[0].slice].float()
         return torch.cat([flat[part.slice] for part in parts]).float()
 
     def scatter(self, flat: Tensor, parts: Sequence[Part], values: Tensor) -> None:
