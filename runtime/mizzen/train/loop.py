@@ -18,6 +18,7 @@ from mizzen.errors import UserError
 from mizzen.models.building import Recipe, has_unused_parameters
 from mizzen.train import accelerators, graph, measuring, optimizers, stacking, strategies
 from mizzen.train.batches import Order, Rows
+from mizzen.train.float8 import to_float8
 from mizzen.train.model import distilled, model_of
 from mizzen.train.plan import TrainPlan
 from mizzen.train.schedule import Schedule
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WIDTH_STEP = 8  # of texts, where each width may be another graph
 DEPTH = "depth"  # of extras: blocks that the weights of now are trained with
 
 
@@ -218,6 +220,8 @@ class Loop:
         if plan.progressive is not None and plan.progressive.depth is not None:
             stacking.stackable(self.module, plan.progressive.depth.end)
             self._set_depth(self.schedule.at(self.state).depth or plan.progressive.depth.end)
+        if plan.precision == "fp8":
+            self._to_float8()
         if plan.activation_checkpointing:
             graph.checkpoint_activations(self.module, self._say)
         unused = not self.recipe.model and has_unused_parameters(self.module, self.task.data)
@@ -227,8 +231,15 @@ class Loop:
         if plan.channels_last:
             self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if plan.compile:
+            self.task.width_step = WIDTH_STEP
             graph.compile_in_place(self.module, sharded=plan.strategy == "fsdp")
         return root
+
+    def _to_float8(self) -> None:
+        if not to_float8(self.module):
+            self._say("precision fp8: no linear layer has sizes that are multiples of 16, so the model runs in bf16")
+        elif not self.plan.compile:
+            self._say("precision fp8 without compile: casts take longer than the products save; set compile")
 
     def _wrap(self, strategy: strategies.base.Strategy, optimizer: torch.optim.Optimizer | None) -> None:
         self._crew = None
