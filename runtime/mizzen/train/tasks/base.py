@@ -80,6 +80,8 @@ WHOLE = Sizes()
 class Task:
     """Rows of one dataset. `device` is where batches are wanted."""
 
+    width_step = 1  # texts are padded to multiples of it: a compiled model meets fewer shapes
+
     def __init__(self, data: DataShape, load: Callable[[str], Examples], device: str = "cpu") -> None:
         self.data, self._load, self.device = data, load, torch.device(device)
         self._parts: dict[str, Examples] = {}

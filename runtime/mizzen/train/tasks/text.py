@@ -15,8 +15,6 @@ from mizzen.train.tasks.base import Examples, RowsAtRest, Sizes, Task, labels_of
 class TextTask(Task):
     """`ids` (N, max_length) int32 and `lengths` (N,) int32."""
 
-    width_step = 1  # widths are multiples of it: a compiled model meets fewer shapes
-
     def inputs(
         self, examples: Examples, rows: Rows, picked_B: Tensor, sizes: Sizes, *, training: bool
     ) -> tuple[Tensor, ...]:
