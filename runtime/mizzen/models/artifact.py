@@ -122,7 +122,7 @@ def load(folder: str | Path, module: nn.Module | None = None) -> TrainedModel:
         module = recipe.build()
     module.load_state_dict(load_file(folder / contract.MODEL_WEIGHTS))
     module.eval()
-    return TrainedModel(recipe.model or recipe.entrypoint, module, pipeline, recipe)
+    return TrainedModel(recipe.name, module, pipeline, recipe)
 
 
 def _wire(recipe: Recipe) -> dict[str, Any]:

@@ -35,6 +35,10 @@ class Recipe:
         """UserError names a setting that is wrong, or a model that reads something else."""
         return cls(data, model=name, config=dataclasses.asdict(catalog.config_for(name, settings, data)))
 
+    @property
+    def name(self) -> str:
+        return self.model or self.entrypoint
+
     def build(self) -> nn.Module:
         """A freshly initialised module; UserError where the entrypoint fails or makes no module."""
         if self.entrypoint:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+    from mizzen.data.pipeline import Pipeline
     from mizzen.models.building import Recipe
-    from mizzen.train.loop import Loop
     from mizzen.train.plan import TrainPlan
     from mizzen.train.sdk_data import Given
 
@@ -47,24 +47,34 @@ class TrainingResult:
     history: list[dict[str, float]]  # one entry for each epoch
     steps: int
     samples_per_second: float
+    recipe: Recipe
+    pipeline: Pipeline | None  # None where images came as arrays
     notes: list[str] = field(default_factory=list)  # what a person should know, for example that compiling failed
-    classes: tuple[str, ...] = ()
-    _loop: Loop | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """None where a number is predicted."""
+        return self.recipe.data.classes
 
     def save(self, path: str | Path) -> Path:
         """Write the model's folder, which a ModelService serves and mizzen.models reads: no pickle in it."""
-        assert self._loop is not None
-        self._loop.save(Path(path))
+        from mizzen.models import artifact
+
+        artifact.write(Path(path), self.recipe, self.model.state_dict(), self._pipeline())
         return Path(path)
 
     def predict(self, rows: Any) -> np.ndarray[Any, Any]:
         """For raw rows as mappings: probabilities (rows, classes), or values (rows, 1) of a number to predict."""
         from mizzen.models.artifact import TrainedModel
 
-        assert self._loop is not None
-        loop = self._loop
-        name = loop.recipe.model or loop.recipe.entrypoint
-        return TrainedModel(name, self.model, loop.rows_at_rest.pipeline, loop.recipe).predict_rows(rows)
+        return TrainedModel(self.recipe.name, self.model, self._pipeline(), self.recipe).predict_rows(rows)
+
+    def _pipeline(self) -> Pipeline:
+        if self.pipeline is None:
+            raise _wrong(
+                "images that came as arrays have no pipeline by which others could be read: train on a Dataset"
+            )
+        return self.pipeline
 
 
 class DistributedTrainer:
@@ -129,15 +139,15 @@ class DistributedTrainer:
         plan = self.plan(model, dict(config or {}), data)
         return _fitted(plan, data, model, dict(config or {}))
 
-    def plan(self, model: Any, config: dict[str, Any], data: Given) -> TrainPlan:
-        """What a worker is told."""
+    def plan(self, model: Any, config: dict[str, Any], data: Given, uri: str = "") -> TrainPlan:
+        """What a worker is told; `uri` is where it finds the rows."""
         from mizzen.train.plan import DEFAULT_LEARNING_RATE, TrainPlan, checked_rate, progressive_of, same_fields
 
         rate = self.trainer.learning_rate or checked_rate(config.pop("lr", None)) or DEFAULT_LEARNING_RATE
         return TrainPlan(
             **_source(model),
             settings=config,
-            dataset_uri=data.uri,
+            dataset_uri=uri or data.uri,
             dataset_fingerprint=data.fingerprint,
             learning_rate=rate,
             accumulation=self.trainer.gradient_accumulation_steps,
@@ -176,8 +186,8 @@ def _fitted(plan: TrainPlan, data: Given, model: Any, config: dict[str, Any]) ->
         steps=loop.state.step,
         samples_per_second=loop.state.samples / max(seconds, 1e-9),
         notes=loop.notes,
-        classes=loop.task.data.classes,
-        _loop=loop,
+        recipe=loop.recipe,
+        pipeline=data.rows.pipeline if data.rows is not None else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from mizzen.data.pipeline import MATRIX, Pipeline
 from mizzen.data.sdk import DataPipeline, ProcessedData
 from mizzen.data.steps.base import Feature, Target
-from mizzen.data.store import DatasetVersion
+from mizzen.data.store import LABEL, DatasetVersion
 from mizzen.errors import UserError
 from mizzen.models.shapes import IMAGE, TABLE, DataShape
 from mizzen.train import accelerators
@@ -79,11 +79,16 @@ class _Processed:
 class _Columns:
     """Arrays of a table have a pipeline too: columns x0, x1, ... as they are."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
+    def __init__(self, pipeline: Pipeline, parts: Mapping[str, Examples]) -> None:
+        self.pipeline, self._parts = pipeline, parts
 
-    def frame(self, split: str, columns: list[str] | None = None) -> pl.DataFrame:  # noqa: ARG002
-        raise UserError(Reason.INVALID_PARAMETERS, "the rows were given as arrays: there is no Dataset to read")
+    def frame(self, split: str, columns: list[str] | None = None) -> pl.DataFrame:
+        import polars as pl
+
+        part = self._parts[split]
+        frame = pl.from_numpy(part.columns[MATRIX].numpy(), schema=list(self.pipeline.columns))
+        whole = frame.with_columns(pl.Series(LABEL, part.targets.numpy()))
+        return whole.select(columns) if columns else whole
 
 
 def _at_rest(rows: RowsAtRest, uri: str, fingerprint: str) -> Given:
@@ -114,7 +119,7 @@ def _arrays(x: Any, y: Any, seed: int) -> Given:
     data = DataShape(TABLE, classes, num_features=inputs.shape[1])
     columns = tuple(f"x{number}" for number in range(data.num_features))
     pipeline = Pipeline(dict.fromkeys(columns, "Float64"), (), Target("y", classes), tuple(map(Feature, columns)))
-    return Given(data, lambda device: TableTask(data, parts.__getitem__, device), _Columns(pipeline))
+    return Given(data, lambda device: TableTask(data, parts.__getitem__, device), _Columns(pipeline, parts))
 
 
 def _targets(y: Any) -> tuple[Tensor, tuple[str, ...]]:
