@@ -209,6 +209,17 @@ def test_lost_nodes_do_not_count() -> None:
         script.tell(m.Ready(script.controller._made))
 
 
+def test_nodes_that_go_while_the_run_waits_do_not_count() -> None:
+    script = Script(least=2, most=2, failures=1)
+    for number in range(1, 6):
+        script.up(number)
+        assert not of(Outcome, script.tell(m.Ready(number), m.Gone(number, "lost")))
+        assert not of(Outcome, script.tell(m.NodeDown(str(number))))
+        script.controller._made = number
+    script = Script(least=1, most=1, failures=1).training(1)
+    assert not of(Outcome, script.tell(m.Gone(1, "was lost with its node", counts=False)))
+
+
 def test_an_error_of_the_user_ends_the_run_at_once() -> None:
     wrong = Failure(Fault.USER, "the loss is nan", "TrainingDiverged")
     script = Script(most=2).training(1, 2)

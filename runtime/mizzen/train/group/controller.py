@@ -87,8 +87,8 @@ class Controller:
                 self._stop = True
             case m.Tick():
                 pass
-            case m.Gone(number, why):
-                yield from self._gone(number, why, now)
+            case m.Gone():
+                yield from self._gone(news, now)
             case _:
                 member = self.members.get(news.member)
                 if member is not None:
@@ -160,15 +160,18 @@ class Controller:
         else:
             yield from self._say(f"a worker at {member.address} could not start: {failure.text}", news=True)
 
-    def _gone(self, number: int, why: str, now: float) -> Iterator[Order]:
-        member = self.members.get(number)
+    def _gone(self, news: m.Gone, now: float) -> Iterator[Order]:
+        member = self.members.get(news.member)
         if member is None:
             return
-        if not member.leaving:
+        idle = member.standing is Standing.READY and member.number not in self.group
+        if member.leaving or idle or not news.counts:
+            yield from self._say(news.why, news=True)
+        else:
             self._blamed.add(member.place)
-            yield from self._blame(member, Failure(Fault.OWN, why))
+            yield from self._blame(member, Failure(Fault.OWN, news.why))
         self._drop(member, now)
-        yield m.Kill(number)  # what does not answer may live on
+        yield m.Kill(news.member)  # what does not answer may live on
 
     def _node_down(self, name: str) -> Iterator[Order]:
         """Nobody's failure: what was taken for one is forgiven."""

@@ -125,10 +125,11 @@ class Finished:
 
 @dataclass(frozen=True)
 class Gone:
-    """A member's process is no more."""
+    """A member's process is no more. `counts` unless it is known that its node went, which is nobody's failure."""
 
     member: int
     why: str
+    counts: bool = True
 
 
 @dataclass(frozen=True)

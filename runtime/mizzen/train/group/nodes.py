@@ -178,7 +178,8 @@ class Nodes:
             return
         except RayError as error:
             del self._actors[number]
-            yield m.Gone(number, f"the worker at {actor.address} {_why(error)}")
+            why, counts = _why(error)
+            yield m.Gone(number, f"the worker at {actor.address} {why}", counts)
             return
         actor.pid, actor.door, actor.heard = letter.pid, letter.door, time.monotonic()
         self._on_letter(number, letter)
@@ -215,13 +216,12 @@ def _end_process(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _why(error: RayError) -> str:
-    """In a line, what Ray says in twenty."""
+def _why(error: RayError) -> tuple[str, bool]:
+    """In a line, what Ray says in twenty; and whether it is a failure of the process, and not of its node."""
     if isinstance(error, OutOfMemoryError):
-        return "was ended by Ray, for its node ran out of memory"
+        return "was ended by Ray, for its node ran out of memory", True
     if not isinstance(error, ActorDiedError):
-        return f"failed: {type(error).__name__}"
-    text = str(error)
-    if "node died" in text or "node has been" in text:
-        return "was lost with its node"
-    return "ended unexpectedly: it crashed, or was killed (as for memory)"
+        return f"failed: {type(error).__name__}", True
+    if "its node has died" in str(error) or "node was terminated" in str(error):
+        return "was lost with its node", False
+    return "ended unexpectedly: it crashed, or was killed (as for memory)", True
