@@ -249,6 +249,8 @@ class Loop:
         model = strategy.wrap(self.root)
         optimizer = optimizer or optimizers.optimizer_of(self.plan, self.root, sharded=strategy.sharded)
         self._crew = Crew(strategy, self.place, model, self.root, optimizer)
+        if strategy.note:
+            self._say(strategy.note)
 
     def _set_depth(self, depth: int) -> None:
         stacking.set_depth(cast("stacking.Stackable", self.module), depth)

@@ -15,9 +15,11 @@ from mizzen.train.compression.compressor import Compressor
 from mizzen.train.compression.exchanges import METHODS, exchange_of
 from mizzen.train.compression.wire import Wire
 from mizzen.train.group.process_group import is_peer_error
+from mizzen.train.loop import Loop
 from mizzen.train.seams import Place
 from mizzen_api.trainingjob_trainer import Compression
 from tests.runtime.train.ranks import on_ranks
+from tests.runtime.train.toys import plan, table_task
 
 WORLD, STEPS = 3, 8
 
@@ -33,7 +35,7 @@ def on_rank(rank: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for method in METHODS:
         found[method] = {**conservation(method, rank), **through_ddp(method, rank), **not_finite(method, rank)}
-    return {**found, "auto": gated(rank), "lost": lost_peer(rank)}
+    return {**found, "auto": gated(rank), "loop": looped(rank), "lost": lost_peer(rank)}
 
 
 def conservation(method: str, rank: int) -> dict[str, Any]:
@@ -122,6 +124,29 @@ def gated(rank: int) -> dict[str, Any]:
     return {"method": compressor.method, "note": compressor.note, "bytes": counted}
 
 
+def looped(rank: int) -> dict[str, Any]:
+    """The training loop with top-k; another one goes on from what it kept."""
+    settings = plan(compression={"method": "topk", "when": "always", "density": 0.2}, settings={"hidden_dim": 32})
+    first, second = (Loop(settings, task=table_task()) for _ in range(2))
+    first.join(Place(rank, WORLD))
+    losses = [result.loss for result in first.steps()]
+    local = first.local_tensors()
+    mean = {name: value.clone() for name, value in local.items()}
+    for value in mean.values():
+        dist.all_reduce(value)
+        value.div_(WORLD)
+    second.join(Place(rank, WORLD))
+    second.load(first.tensors(), [mean], first.state)
+    again = second.local_tensors()
+    return {
+        "losses": losses,
+        "counters": first.counters(),
+        "notes": first.notes,
+        "owed": sum(float(value.norm()) for value in local.values()),
+        "kept": local.keys() == again.keys() and all(torch.allclose(mean[name], again[name]) for name in mean),
+    }
+
+
 def lost_peer(rank: int) -> tuple[str, bool]:
     """Whether the group would know the error for what it is. The last rank leaves early."""
     model = DistributedDataParallel(network(), init_sync=False)
@@ -182,6 +207,16 @@ def test_a_shut_gate_sends_plainly_and_says_why(ranks: list[dict[str, Any]]) -> 
     assert all("MB/s" in found["auto"]["note"] for found in ranks)
     sent, uncompressed = ranks[0]["auto"]["bytes"]
     assert sent == uncompressed or ranks[0]["auto"]["method"] != "none"
+
+
+def test_the_loop_compresses_counts_and_keeps_what_is_owed(ranks: list[dict[str, Any]]) -> None:
+    for found in (rank["loop"] for rank in ranks):
+        assert found["losses"][-1] < found["losses"][0]
+        assert found["counters"]["compression"] == "topk"
+        assert 0 < found["counters"]["bytes_sent"] < 0.5 * found["counters"]["bytes_uncompressed"]
+        assert found["notes"] == ["compression topk"]
+        assert found["owed"] > 0
+        assert found["kept"], "a checkpoint has all residuals"
 
 
 def test_a_lost_peer_raises_out_of_backward(ranks: list[dict[str, Any]]) -> None:

@@ -120,7 +120,7 @@ def test_synchronous_workers_train_as_one_process_would(nodes: RayNodes, plan: T
 def test_a_run_that_loses_what_it_can_lose(nodes: RayNodes, plan: TrainPlan, tmp_path: Path) -> None:
     """A worker killed, one that leaves, a node taken with a server on it, a node that joins: in one bounded run."""
     served = ParameterServer(mode="bounded", staleness=2, servers=2, warmup_steps=3)
-    plan = replace(plan, epochs=150, parameter_server=served, compression=Compression(method="int8", when="always"))
+    plan = replace(plan, epochs=200, parameter_server=served, compression=Compression(method="int8", when="always"))
     running = Running(plan, tmp_path, "life", Settings(1, 2))
     running.goes_on(8)
 
@@ -150,9 +150,9 @@ def test_a_run_that_loses_what_it_can_lose(nodes: RayNodes, plan: TrainPlan, tmp
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(nodes: RayNodes, plan: TrainPlan, tmp_path: Path) -> None:
-    plan = replace(plan, epochs=40)
+    plan = replace(plan, epochs=10)
     first = Running(plan, tmp_path, "stopped", Settings(1, 1))
-    first.goes_on(20)
+    first.goes_on(10)
     first.group.tell(Stop())
     stopped = first.end()
     assert stopped.stopped
@@ -164,7 +164,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(nodes: RayNodes, plan: Trai
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_its_step(nodes: RayNodes, plan: TrainPlan, tmp_path: Path) -> None:
-    outcome = Running(replace(plan, learning_rate=1e30, optimizer="sgd"), tmp_path, "nan", Settings(1, 2)).end()
+    outcome = Running(replace(plan, learning_rate=1e30, optimizer="sgd"), tmp_path, "nan", Settings(1, 1)).end()
     assert outcome.failure is not None
     assert outcome.failure.reason == "TrainingDiverged"
     assert "at step" in outcome.failure.text

@@ -8,7 +8,6 @@ gate.py        measures link and codecs, and decides
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,14 +17,12 @@ if TYPE_CHECKING:
     from mizzen.train.seams import Place
     from mizzen_api.trainingjob_trainer import Compression
 
-log = logging.getLogger(__name__)
-
 
 def attach(model: DistributedDataParallel, settings: Compression, place: Place) -> Compressor:
     """Make a DDP model send its gradients as `settings` say. All ranks call this together, before the first forward.
 
     Under `when: auto` link and codecs are measured first, for about a second, and where nothing pays gradients go
-    plainly, yet counted. What was found is the compressor's `note`, and in the log of rank 0.
+    plainly, yet counted. What was found is the compressor's `note`.
     """
     import torch.distributed as dist
 
@@ -41,8 +38,7 @@ def attach(model: DistributedDataParallel, settings: Compression, place: Place) 
     if settings.when == "auto" or method == "auto":
         decision = measure(settings, parameters, wire)
         method, note = decision.method, decision.text
-    if place.rank == 0:
-        log.info("%s", note)
+    assert wire.rank == place.rank
     exchange = None if method == "none" else exchange_of(settings, method)
     compressor = Compressor(model.module, exchange, wire, note)
     model.register_comm_hook(None, lambda _, bucket: compressor.hook(bucket))

@@ -23,6 +23,7 @@ class Strategy(Protocol):
     """All ranks call these in the same order, where `lockstep` is true."""
 
     sharded: bool  # a rank holds a part of each tensor: a module must be built anew to join another group
+    note: str  # what a person should know of how it works here; empty for most
     lockstep: bool  # every micro-batch meets the other ranks: all must take equally many, and no rank may repeat one
 
     def wrap(self, module: nn.Module) -> nn.Module:

@@ -49,6 +49,7 @@ class Ddp(Single):
         from mizzen.train import compression
 
         former, self._compressor = self._compressor, compression.attach(wrapped, settings, self.place)
+        self.note = self._compressor.note
         if former is not None:  # the module has grown; what is owed to its older parts still is
             self._compressor.load_local([former.local_tensors()])
             former.close()

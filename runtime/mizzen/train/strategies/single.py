@@ -20,6 +20,7 @@ class Single:
 
     sharded = False
     lockstep = False
+    note = ""
 
     def wrap(self, module: nn.Module) -> nn.Module:
         return module

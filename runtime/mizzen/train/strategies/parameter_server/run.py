@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.5
 SAVE_SECONDS = 60.0
+FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds until the next worker is tried where one was lost
+NODE_MISSES = 3  # tries that a node's death may cost before it is known
 _CALLS = 1000  # that wait in the coordinator at once
 
 
@@ -44,6 +46,21 @@ class Worker:
     heard: float
     is_ready: bool = False
     trains: bool = False
+
+
+@dataclass
+class Place:
+    """Where a worker may be. A node that is dead is known as such only after seconds, in which nothing starts there."""
+
+    address: str
+    misses: int = 0
+    free_at: float = 0.0
+
+    def miss(self, now: float, *, is_ready: bool) -> int:
+        """A worker was lost here: how many in a row never became ready."""
+        self.misses = 0 if is_ready else self.misses + 1
+        self.free_at = now + min(LONGEST_WAIT, FIRST_WAIT * 2**self.misses)
+        return self.misses
 
 
 class ServedGroup:
@@ -70,7 +87,7 @@ class ServedGroup:
         self._nodes = Nodes(replace(job, coordinator=name), slots or Slots(), self._letter)
         self._told: queue.SimpleQueue[m.News] = queue.SimpleQueue()
         self._outcome: Outcome | None = None
-        self._places: dict[str, str] = {}
+        self._places: dict[str, Place] = {}
         self._leaving: set[str] = set()  # addresses
         self._workers: dict[int, Worker] = {}
         self._started = self._failures = 0
@@ -119,7 +136,7 @@ class ServedGroup:
     def _handle(self, news: m.News) -> None:
         match news:
             case m.NodeUp(place, address):
-                self._places[place] = address
+                self._places[place] = Place(address)
             case m.NodeDown(place):
                 self._places.pop(place, None)
             case m.Ready(member) if member in self._workers:
@@ -141,12 +158,13 @@ class ServedGroup:
     def _fill_places(self) -> None:
         """A worker at each place that has none, up to the wanted number."""
         taken = {worker.place for worker in self._workers.values()}
-        for place, address in self._places.items():
-            if place in taken or address in self._leaving or len(self._workers) >= self._settings.most:
-                continue
-            self._started += 1
-            self._workers[self._started] = Worker(self._started, place, address, time.monotonic())
-            self._nodes.start(m.Start(self._started, place, address))
+        now = time.monotonic()
+        for name, place in self._places.items():
+            is_free = name not in taken and place.address not in self._leaving and place.free_at <= now
+            if is_free and len(self._workers) < self._settings.most:
+                self._started += 1
+                self._workers[self._started] = Worker(self._started, name, place.address, now)
+                self._nodes.start(m.Start(self._started, name, place.address))
 
     def _let_train(self) -> None:
         """Nobody trains below the least number; above, each begins as soon as it is ready."""
@@ -179,9 +197,12 @@ class ServedGroup:
             return
         log.warning("worker %d at %s: %s", member, worker.address, failure.text)
         self._leave(member)
-        self._failures += 1
-        self._lost_at = self._lost_at or time.monotonic()
-        if self._failures > self._settings.failures:
+        if worker.is_ready:
+            self._failures += 1
+            self._lost_at = self._lost_at or time.monotonic()
+        place = self._places.get(worker.place)
+        misses = place.miss(time.monotonic(), is_ready=worker.is_ready) if place is not None else 0
+        if max(self._failures, misses - NODE_MISSES) > self._settings.failures:
             self._outcome = Outcome(self._progress.step, failure=failure)
 
     def _end(self, workers: list[Worker]) -> None:
