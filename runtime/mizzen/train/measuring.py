@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mizzen.train.tasks.base import Examples, Task
 
 BATCH = 512
+PIXELS = BATCH * 3 * 64 * 64  # of all images of a batch
 
 
 @torch.no_grad()
@@ -28,7 +29,7 @@ def tally(task: Task, crew: Crew, module: nn.Module, examples: Examples, plan: T
         crew.strategy.align(crew.module)
     module.eval()
     totals = torch.zeros(task.objective.sums, dtype=torch.float64, device=task.device)
-    for rows in _batches(examples, crew, min(BATCH, limit or BATCH)):
+    for rows in _batches(examples, crew, min(_at_once(task), limit or BATCH)):
         # Without rows a rank still takes part, where every pass meets the other ranks.
         inputs, targets = task.batch(examples, rows if len(rows) else np.zeros(1, np.int64), training=False)
         with precision.autocast(plan.precision, task.device):
@@ -38,6 +39,12 @@ def tally(task: Task, crew: Crew, module: nn.Module, examples: Examples, plan: T
     if not crew.alone:
         crew.strategy.sum(totals)
     return list(totals.tolist())
+
+
+def _at_once(task: Task) -> int:
+    """Rows of a batch: fewer of large images, whose activations are large."""
+    pixels = math.prod(task.data.image)
+    return max(1, min(BATCH, PIXELS // pixels)) if pixels else BATCH
 
 
 def _batches(examples: Examples, crew: Crew, size: int) -> Iterator[Rows]:

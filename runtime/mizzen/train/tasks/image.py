@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -31,10 +33,15 @@ class ImageTask(Task):
             x_BCHW = augmented(x_BCHW, self.augment)
             x_BCHW = _resized(x_BCHW, sizes.image_size)
         if self.mean:
-            shape = (1, -1, 1, 1)
-            mean = torch.tensor(self.mean, device=x_BCHW.device).view(shape)
-            x_BCHW = (x_BCHW - mean) / torch.tensor(self.deviation, device=x_BCHW.device).view(shape)
+            mean_1C11, deviation_1C11 = self._moments
+            x_BCHW = (x_BCHW - mean_1C11) / deviation_1C11
         return (x_BCHW,)
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """On the device once, for each transfer waits for all that is under way there."""
+        mean, deviation = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.deviation))
+        return mean.to(self.device), deviation.to(self.device)
 
 
 def image_task(dataset: RowsAtRest, data: DataShape, device: str = "cpu") -> ImageTask:
