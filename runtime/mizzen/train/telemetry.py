@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from mizzen_api.workload import TrainingReport
 log = logging.getLogger(__name__)
 
 COUNTS_FILE = "group.json"  # in the run folder: what is counted over all heads of the run
+NOTE_SECONDS = 5.0  # between notes of how far the run is
 # Counters of strategies and loops that the status has as well.
 _COUNTERS = (
     "skipped_steps",
@@ -44,6 +45,7 @@ class Telemetry:
         self._lock = threading.Lock()
         self._checkpointed = time.monotonic()
         self._notes: tuple[str, ...] = ()
+        self._noted = time.monotonic()
         self._said = self._trouble = ""
         self.past = self._read_past()
 
@@ -81,10 +83,13 @@ class Telemetry:
             **changes,
         )
         self._tell()
+        if time.monotonic() - self._noted > NOTE_SECONDS:
+            self.past = replace(self.past, furthest=report.step)
+            self._write_past()
 
     def recovered(self, news: Recovered) -> None:
         log.info("went on %.2f s after a failure", news.seconds)
-        self.past = Past(news.restarts, news.lost_steps)
+        self.past = Past(news.restarts, news.lost_steps, self.status.step)
         self._write_past()
         self._publish(restarts=news.restarts, lost_steps=news.lost_steps, seconds_to_recover=news.seconds)
 
@@ -144,12 +149,14 @@ class Telemetry:
             self.past = Past()
         else:
             known = json.loads(self._counts_file.read_bytes())
-            self.past = Past(known["restarts"] + 1, known["lost_steps"])
-            self.status = self.status.model_copy(update=asdict(self.past))
+            self.past = Past(known["restarts"] + 1, known["lost_steps"], known["furthest"])
+            counts = {"restarts": self.past.restarts, "lost_steps": self.past.lost_steps}
+            self.status = self.status.model_copy(update=counts)
         self._write_past()
         return self.past
 
     def _write_past(self) -> None:
+        self._noted = time.monotonic()
         draft = self._counts_file.with_name(f".{COUNTS_FILE}")
         draft.write_text(json.dumps(asdict(self.past)))
         draft.rename(self._counts_file)

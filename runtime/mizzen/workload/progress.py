@@ -6,6 +6,7 @@ import hmac
 import json
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,6 +35,7 @@ class ProgressBoard:
         self._gauges: dict[tuple[str, tuple[str, ...]], Gauge] = {}
         self.on_leave: Callable[[str], bool] | None = None  # by a pod's address: whether nothing needs it any more
         self.ray_address: str | None = None
+        self.incarnation = secrets.token_hex(8)  # of this process: another may come at the same address
 
     @property
     def progress(self) -> Progress:
@@ -101,7 +103,8 @@ def _handler(board: ProgressBoard) -> type[BaseHTTPRequestHandler]:
                 self._answer(200, generate_latest(board.registry), CONTENT_TYPE_LATEST)
             elif path == PATH_RAY:
                 status = 200 if board.ray_address else 503  # 503: the head is on its way
-                self._answer(status, json.dumps({"address": board.ray_address}).encode(), "application/json")
+                answer = {"address": board.ray_address, "incarnation": board.incarnation}
+                self._answer(status, json.dumps(answer).encode(), "application/json")
             else:
                 self._answer(404, b"", "text/plain")
 

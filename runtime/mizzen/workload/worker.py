@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 
 from mizzen.train.accelerators import granted, ray_arguments
 from mizzen.workload import config as configuration
@@ -42,33 +43,41 @@ def main() -> int:
     lean_environment()
     host = config.ray.address.rpartition(":")[0]
     while not stop.is_set():
-        address = _wait_for_head(host, stop)
-        if address is not None:
-            _stay(host, address, config, stop)
+        head = _wait_for_head(host, stop)
+        if head is not None:
+            _stay(host, head, config, stop)
     return EXIT_STOPPED
 
 
-def head_address(host: str) -> str | None:
-    """Where the head's GCS listens now; None while the head is not there or not ready."""
+@dataclass(frozen=True)
+class Head:
+    """A head that is there. One that was started anew has the same address and another incarnation."""
+
+    address: str  # of its GCS
+    incarnation: str
+
+
+def head_at(host: str) -> Head | None:
+    """The head that runs now; None while there is none, or while it is not ready."""
     connection = http.client.HTTPConnection(host, contract.PORT_PROGRESS, timeout=3)
     try:
         connection.request("GET", PATH_RAY)
         response = connection.getresponse()
         body = response.read()
-        return str(json.loads(body)["address"]) if response.status == 200 else None
-    except (OSError, http.client.HTTPException, ValueError, KeyError):
+        return Head(**json.loads(body)) if response.status == 200 else None
+    except (OSError, http.client.HTTPException, ValueError, TypeError):
         return None
     finally:
         connection.close()
 
 
-def _wait_for_head(host: str, stop: threading.Event) -> str | None:
+def _wait_for_head(host: str, stop: threading.Event) -> Head | None:
     started = time.monotonic()
     told = started
     while not stop.is_set():
-        if address := head_address(host):
-            log.info("head %s is at %s (waited %.1f s)", host, address, time.monotonic() - started)
-            return address
+        if head := head_at(host):
+            log.info("head %s is at %s (waited %.1f s)", host, head.address, time.monotonic() - started)
+            return head
         if time.monotonic() - told > 15:
             log.info("waiting for the head %s: %s", host, _why_not(host))
             told = time.monotonic()
@@ -76,34 +85,34 @@ def _wait_for_head(host: str, stop: threading.Event) -> str | None:
     return None
 
 
-def _stay(host: str, address: str, config: WorkloadConfig, stop: threading.Event) -> None:
+def _stay(host: str, head: Head, config: WorkloadConfig, stop: threading.Event) -> None:
     """Be a node of this head until it goes away, `ray start` ends, or we are told to stop."""
     ip = configuration.pod_ip()
     started = time.monotonic()
     node = subprocess.Popen(
         [
-            sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", f"--node-ip-address={ip}",
-            f"--num-cpus={cpus(config)}", *ray_arguments(*granted(config)),
+            sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={head.address}",
+            f"--node-ip-address={ip}", f"--num-cpus={cpus(config)}", *ray_arguments(*granted(config)),
             f"--object-store-memory={OBJECT_STORE_BYTES}",
             "--dashboard-agent-listen-port=0", "--metrics-export-port=0", "--disable-usage-stats", "--block",
         ],
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
-    log.info("joining %s from %s", address, ip)
+    log.info("joining %s from %s", head.address, ip)
     missed = 0
     while not stop.is_set() and node.poll() is None:
         stop.wait(POLL_SECONDS)
-        now = head_address(host)
-        missed = 0 if now == address else missed + 1
-        if missed >= LOST_AFTER or (now is not None and now != address):
-            log.info("the head at %s is gone", address)
+        now = head_at(host)
+        missed = 0 if now == head else missed + 1
+        if missed >= LOST_AFTER or (now is not None and now != head):
+            log.info("the head at %s is gone", head.address)
             break
     if stop.is_set():
         _leave_in_time(host, ip)
     if node.poll() is not None:
         log.info("ray ended with %s after %.0f s", node.returncode, time.monotonic() - started)
-    _end(node)
+    _end(node, gently=stop.is_set())
     if not stop.is_set():
         stop.wait(POLL_SECONDS)
 
@@ -147,9 +156,9 @@ def threads(quantity: str | None) -> int:
     return max(1, math.ceil(amount(quantity)))
 
 
-def _end(node: subprocess.Popen[bytes]) -> None:
-    """Stop `ray start` and all that it started: its session is its own."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+def _end(node: subprocess.Popen[bytes], *, gently: bool) -> None:
+    """Stop `ray start` and all that it started, in its own session. Without a head nobody need be told."""
+    for number in (signal.SIGTERM, signal.SIGKILL) if gently else (signal.SIGKILL,):
         if not _signal_group(node.pid, number):
             break
         deadline = time.monotonic() + STOP_GRACE_SECONDS

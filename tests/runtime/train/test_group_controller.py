@@ -278,6 +278,14 @@ def test_what_a_failure_cost_is_told_at_the_first_step_after_it() -> None:
     assert of(m.Recovered, script.tell(m.Beat(2, 2, 16, 0.0, None, 1), after=0.5)) == [m.Recovered(4.5, 3, 1)]
 
 
+def test_what_the_end_of_a_driver_cost_is_told_by_the_next() -> None:
+    controller = Controller(Settings(1, 1), 0.0, restarts=1, furthest=48)
+    controller.handle(m.NodeUp("1", "a1"), 1.0)
+    controller.handle(m.Ready(1), 5.0)
+    controller.handle(m.Began(1, 1, 45, "snapshot"), 6.0)
+    assert controller.handle(m.Beat(1, 1, 46, 0.0, None, 1), 7.0)[:1] == [m.Recovered(7.0, 3, 1)]
+
+
 @dataclass
 class Simulated:
     """A member that obeys its orders, unless it is dead."""

@@ -54,9 +54,11 @@ def test_the_message_has_what_is_wrong_then_what_to_know(tmp_path: Path) -> None
 
 
 def test_a_new_head_goes_on_counting(tmp_path: Path) -> None:
-    Telemetry(ProgressBoard(), tmp_path).recovered(Recovered(0.25, 3, 1))
+    first = Telemetry(ProgressBoard(), tmp_path)
+    first.began(2, 40, "memory")
+    first.recovered(Recovered(0.25, 3, 1))
     second = Telemetry(ProgressBoard(), tmp_path)
-    assert (second.past.restarts, second.past.lost_steps) == (2, 3)
+    assert (second.past.restarts, second.past.lost_steps, second.past.furthest) == (2, 3, 40)
     assert Telemetry(ProgressBoard(), tmp_path).past.restarts == 3, "each head counts itself"
 
 

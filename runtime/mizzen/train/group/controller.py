@@ -24,15 +24,17 @@ MOST_BACKOFF_SECONDS = 60.0
 class Controller:
     """One run's group. `handle` is called by one thread only."""
 
-    def __init__(self, settings: Settings, now: float, *, restarts: int = 0, lost_steps: int = 0) -> None:
-        """`restarts` and `lost_steps` are what earlier drivers of the run counted."""
+    def __init__(
+        self, settings: Settings, now: float, *, restarts: int = 0, lost_steps: int = 0, furthest: int = 0
+    ) -> None:
+        """`restarts`, `lost_steps` and `furthest` (step) are what earlier drivers of the run counted."""
         self.settings, self.phase = settings, Phase.WAITING
         self.members: dict[int, Member] = {}
         self.places: dict[str, Place] = {}
         self.group: tuple[int, ...] = ()
         self.generation = 0
         self.restarts, self.lost_steps = restarts, lost_steps
-        self.furthest = 0
+        self.furthest = furthest
         self._made = 0
         self._since = now  # of the phase
         self._gang_since = now  # patience of the first start counts from here; later ones need none
@@ -42,7 +44,7 @@ class Controller:
         self._aborted: tuple[str, ...] | None = None  # what the ranks were last told of these
         self._blamed: set[str] = set()  # places whose members died: if Ray says that the node did, it is forgiven
         self._failures, self._failed_at = 0, -1
-        self._trouble: float | None = None  # since when
+        self._trouble = now if furthest else None  # since when: the end of another driver is some
         self._said = ""
         self._stop = False
         self._finished: m.Finished | None = None

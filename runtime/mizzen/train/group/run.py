@@ -52,6 +52,7 @@ class Past:
 
     restarts: int = 0
     lost_steps: int = 0
+    furthest: int = 0  # step that one of them has seen
 
 
 class Group:
@@ -74,7 +75,13 @@ class Group:
         self._rendezvous = Rendezvous(host)
         self._attempt = secrets.token_hex(4)
         self._told: queue.SimpleQueue[m.News] = queue.SimpleQueue()
-        self.controller = Controller(settings, time.monotonic(), restarts=past.restarts, lost_steps=past.lost_steps)
+        self.controller = Controller(
+            settings,
+            time.monotonic(),
+            restarts=past.restarts,
+            lost_steps=past.lost_steps,
+            furthest=past.furthest,
+        )
         self._outcome: Outcome | None = None
         self._workers = -1
 
