@@ -23,6 +23,7 @@ from mizzen.errors import MizzenError
 if TYPE_CHECKING:
     from mizzen.data.store import DatasetVersion
     from mizzen.train.plan import TrainPlan
+    from mizzen.train.tasks.base import RowsAtRest
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def alternatives(plan: TrainPlan) -> Iterator[tuple[str, list[Any]]]:
     yield "threads", [threads for threads in (plan.threads // 2,) if threads >= 1]
 
 
-def measure(plan: TrainPlan, dataset: DatasetVersion | None = None) -> float:
+def measure(plan: TrainPlan, dataset: RowsAtRest | None = None) -> float:
     """Median rows a second of some training steps from fresh weights. Nothing of it is kept."""
     from mizzen.train.loop import Loop
 

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -131,16 +131,16 @@ class DistributedTrainer:
         """
         from mizzen.train.sdk_data import given
 
-        data = given(dataset, self.trainer.seed)
-        if self.num_workers > 1:
+        data, settings = given(dataset, self.trainer.seed), dict(config or {})
+        if self.num_workers > 1 or self.trainer.strategy == "parameter-server":
             from mizzen.train.sdk_group import fit_on_group
 
-            return fit_on_group(self, model, data, dict(config or {}))
-        plan = self.plan(model, dict(config or {}), data)
-        return _fitted(plan, data, model, dict(config or {}))
+            return fit_on_group(self, model, data, settings)
+        plan = tuned(self.plan(model, settings, data), data)
+        return _fitted(plan, data, model, settings)
 
     def plan(self, model: Any, config: dict[str, Any], data: Given, uri: str = "") -> TrainPlan:
-        """What a worker is told; `uri` is where it finds the rows."""
+        """What a worker is told; `uri` is where it finds the rows. `config` loses its lr, which is the trainer's."""
         from mizzen.train.plan import DEFAULT_LEARNING_RATE, TrainPlan, checked_rate, progressive_of, same_fields
 
         rate = self.trainer.learning_rate or checked_rate(config.pop("lr", None)) or DEFAULT_LEARNING_RATE
@@ -157,6 +157,19 @@ class DistributedTrainer:
             max_workers=self.num_workers,
             **same_fields(self.trainer),
         )
+
+
+def tuned(plan: TrainPlan, data: Given) -> TrainPlan:
+    """What autotune finds, where it is asked for."""
+    from mizzen.train.autotune import measure, search
+
+    if not plan.autotune:
+        return plan
+    if data.rows is None or not (plan.model or plan.entrypoint or plan.model_uri):
+        raise _wrong("autotune builds model and batches many times: name the model, and give a Dataset or a table")
+    found = search(plan, lambda changed: measure(changed, data.rows))
+    log.info("autotune: %.2f times the speed with %s", found.gain, found.chosen or "the settings as they were")
+    return replace(plan, **found.chosen, autotune=False)
 
 
 def _fitted(plan: TrainPlan, data: Given, model: Any, config: dict[str, Any]) -> TrainingResult:

@@ -16,7 +16,7 @@ from mizzen.train.group.messages import Failure
 from mizzen.train.group.run import Listener, run_group
 from mizzen.train.group.station import Report
 from mizzen.train.group.work import FINAL
-from mizzen.train.sdk import TrainingResult
+from mizzen.train.sdk import TrainingResult, tuned
 from mizzen_api import contract
 from mizzen_api.conditions import Reason
 
@@ -32,7 +32,7 @@ def fit_on_group(trainer: DistributedTrainer, model: Any, data: Given, config: d
     with tempfile.TemporaryDirectory(prefix="mizzen-fit-") as scratch:
         folder = Path(scratch)
         uri = data.uri or str(_at_rest(data, folder / "dataset"))
-        plan = trainer.plan(named(model), config, data, uri)
+        plan = tuned(trainer.plan(named(model), config, data, uri), data)
         heard = _Heard()
         listener = Listener(on_report=heard.report, say=heard.say)
         outcome = run_group(plan, trainer.num_workers, folder / "run", listener=listener)

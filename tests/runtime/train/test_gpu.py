@@ -16,6 +16,7 @@ from mizzen.train.tasks.base import Examples
 from mizzen.train.tasks.table import TableTask
 from tests.runtime.train.toys import CLASSES, FEATURES, TABLE_SHAPE, image_task, plan, rows
 
+pytestmark = pytest.mark.filterwarnings("ignore:TensorFloat32")  # an advice of the compiler
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 WIDE = {"hidden_dim": 64, "num_layers": 2, "dropout": 0.0}
 

@@ -18,7 +18,7 @@ from mizzen.data.materialize import Version
 from mizzen.errors import UserError
 from mizzen.models import artifact
 from mizzen.models.shapes import DataShape
-from mizzen.train import DistributedTrainer
+from mizzen.train import DistributedTrainer, autotune
 from mizzen_api.conditions import Reason
 
 
@@ -150,6 +150,16 @@ def test_a_module_that_does_not_fit_is_told_with_shapes() -> None:
 def test_what_is_no_dataset(dataset: object) -> None:
     with pytest.raises(UserError, match=r"dataset must be|x must be"):
         quick().fit("mlp", dataset)
+
+
+def test_autotune_measures_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autotune, "alternatives", lambda _: iter([("micro_rows", [8])]))
+    speeds = {0: 1.0, 8: 2.0}
+    monkeypatch.setattr(autotune, "measure", lambda plan, rows: len(rows.frame("train")) * speeds[plan.micro_rows])
+    result = quick(autotune=True, epochs=1).fit("mlp", load_iris(return_X_y=True))
+    assert result.steps == 4
+    with pytest.raises(UserError, match="autotune builds model and batches many times"):
+        quick(autotune=True).fit(nn.Linear(4, 3), load_iris(return_X_y=True))
 
 
 @pytest.mark.slow
