@@ -41,6 +41,36 @@ def dataset_spec(path: Path, **changes: object) -> DatasetSpec:
     )
 
 
+OPINIONS = {
+    "bad": ["awful", "broken", "a waste", "very sad", "the worst"],
+    "good": ["excellent", "great", "a pleasure", "very happy", "the best"],
+}
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models that holds v1.0, exported: texts to two classes."""
+    import polars as pl
+
+    from mizzen.data import DataPipeline, Tokenizer
+    from mizzen.registry.transfer import export
+    from mizzen.train import DistributedTrainer
+
+    ends = ["", "today", "again", "really", "for us", "indeed"]
+    rows = [
+        {"text": f"This product is {word} {end}".strip(), "label": label}
+        for label, words in OPINIONS.items()
+        for word in words
+        for end in ends
+    ]
+    data = DataPipeline(pl.DataFrame(rows), [Tokenizer(column="text", vocab_size=120, max_length=12)], "label")
+    trainer = DistributedTrainer("cpu", epochs=12, batch_size=16, learning_rate=1e-2, threads=1)
+    folder = tmp_path_factory.mktemp("shelf")
+    result = trainer.fit("text-transformer", data, config={"embedding_dim": 16, "num_layers": 1, "attention_heads": 2})
+    export(str(result.save(folder / "run")), folder / "models" / "v1.0")
+    return folder / "models"
+
+
 @pytest.fixture(scope="session")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Version:
     """A published version of 900 rows."""

@@ -26,13 +26,14 @@ from mizzen_api.conditions import Reason
 FORMAT = 1
 CONFIG, HASH, CHECKPOINT, ATTRIBUTES = "config.yaml", "dataset_hash.txt", "checkpoint", ".gitattributes"
 ATTRIBUTES_TEXT = f"{CHECKPOINT}/*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
-# Files of a registered version that MLflow wants, and that name the run: they are made anew.
-LEFT_OUT = ("MLmodel", "input_example.json", "registered_model_meta", "__pycache__")
+# Files of a registered version that name its run, and leavings: they are made anew.
+LEFT_OUT = ("MLmodel", "registered_model_meta", "__pycache__")
 TRIPLE = {
     "datasetFingerprint": contract.TAG_DATASET_FINGERPRINT,
     "codeRevision": contract.TAG_CODE_REVISION,
     "configHash": contract.TAG_CONFIG_HASH,
 }
+SUFFIXES = frozenset({".safetensors", ".json", ".py"})  # none of them is ever unpickled
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _CHUNK = 1 << 20
 
@@ -46,12 +47,34 @@ class Exported:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
+def holds_model(folder: Path) -> bool:
+    """Whether it is one that `mizzen export` or a training wrote."""
+    return (folder / CONFIG).is_file() or (folder / contract.MODEL_CONFIG).is_file()
+
+
+def model_in(folder: Path) -> Path:
+    """Where weights, configuration and pipeline lie: here, or in checkpoint/ of an exported folder, once checked."""
+    if not (folder / CONFIG).is_file():
+        return folder
+    read(folder)
+    return folder / CHECKPOINT
+
+
 def files_of(folder: Path) -> Iterator[Path]:
     """Those that are the model, relative to the folder and in order."""
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         if path.is_file() and not any(part in LEFT_OUT for part in relative.parts):
             yield relative
+
+
+def check_kinds(folder: Path) -> None:
+    """UserError where a folder is no model of ours, or holds what a pickle may be in."""
+    if not (folder / contract.MODEL_CONFIG).is_file():
+        raise _bad(folder, f"holds no {contract.MODEL_CONFIG}: this is no model of Mizzen's")
+    for path in files_of(folder):
+        if path.suffix not in SUFFIXES:
+            raise _bad(folder / path, f"does not belong to a model, whose files are {', '.join(sorted(SUFFIXES))}")
 
 
 def write_papers(folder: Path, about: Exported) -> None:
@@ -112,8 +135,7 @@ def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
             raise _bad(folder / name, "is not what was exported: its digest differs")
     if extra := sorted(there - set(digests)):
         raise _bad(folder / extra[0], f"is not among the files of {CONFIG}: remove it")
-    if f"{CHECKPOINT}/{contract.MODEL_CONFIG}" not in digests:
-        raise _bad(folder / CONFIG, f"lists no {CHECKPOINT}/{contract.MODEL_CONFIG}: this is no model of Mizzen's")
+    check_kinds(folder / CHECKPOINT)
 
 
 def _digest(path: Path) -> str:

@@ -45,7 +45,8 @@ def write_mlmodel(folder: Path, run_id: str, profile: Mapping[str, Any] | None =
     from mizzen.registry import signature
 
     pipeline = Pipeline.load(folder / contract.MODEL_PIPELINE)
-    signature.write_example(folder, signature.example_of(pipeline, profile))
+    if not (folder / signature.EXAMPLE_FILE).exists():  # an imported one brings its own
+        signature.write_example(folder, signature.example_of(pipeline, profile))
     made = signature.signature_of(pipeline)
     model = Model(run_id=run_id, signature=made, saved_input_example_info=signature.EXAMPLE_INFO)
     model.add_flavor(

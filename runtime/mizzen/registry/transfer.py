@@ -23,15 +23,16 @@ DEFAULT_TRACKING = "http://127.0.0.1:5000"
 
 
 def export(uri: str, folder: Path, tracking_uri: str = "", *, force: bool = False) -> Path:
-    """Write models:/NAME/VERSION or models:/NAME@ALIAS into `folder`, which appears when it is whole.
+    """Write models:/NAME/VERSION, models:/NAME@ALIAS or a model's folder into `folder`, which appears when it is whole.
 
-    UserError where it is there already and `force` is not given.
+    UserError where it is there already and `force` is not given, and where `uri` is no model.
     """
     if folder.exists() and not force:
         raise UserError(Reason.INVALID_PARAMETERS, f"{folder} is there already: name another, or use --force")
     about = _about(uri, tracking_uri)
     with tempfile.TemporaryDirectory(prefix="mizzen-export-") as cache:
         model = download(uri, cache, tracking_uri or None)
+        layout.check_kinds(model)
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
@@ -83,9 +84,10 @@ def import_(folder: Path, name: str, alias: str | None = None, tracking_uri: str
 
 
 def _about(uri: str, tracking_uri: str) -> layout.Exported:
-    """The triple, parameters and metrics of the version's run. A folder has none of them."""
+    """The triple, parameters and metrics of the version's run. Of folders, only an exported one knows them."""
     if not uri.startswith("models:/"):
-        return layout.Exported()
+        folder = Path(uri.removeprefix("file://"))
+        return layout.read(folder) if (folder / layout.CONFIG).is_file() else layout.Exported()
     client = connect(tracking_uri or os.environ.get(contract.ENV_MLFLOW, DEFAULT_TRACKING))
     name, number = resolve(client, uri)
     version = patiently(lambda: client.get_model_version(name, number), f"find {uri}")

@@ -14,6 +14,7 @@ from mizzen.data.store import Publication
 from mizzen.errors import UserError
 from mizzen.registry.client import connect, patiently
 from mizzen.registry.gates import failures
+from mizzen.registry.layout import model_in
 from mizzen.registry.pyfunc import write_mlmodel
 from mizzen_api import contract
 from mizzen_api.conditions import Reason
@@ -73,10 +74,11 @@ class GateError(UserError):
 def download(uri: str, cache: str | Path, tracking_uri: str | None = None) -> Path:
     """The model folder behind models:/NAME/VERSION, models:/NAME@ALIAS or a path; fetched once into `cache`.
 
+    A path may be that of an exported folder: UserError where its files are not what was exported.
     Versions never change, so a cached one is used without asking; an alias is looked up each time.
     """
     if not uri.startswith("models:/"):
-        return Path(uri.removeprefix("file://"))
+        return model_in(Path(uri.removeprefix("file://")))
     client = connect(tracking_uri or os.environ.get(contract.ENV_MLFLOW, "http://127.0.0.1:5000"))
     name, version = resolve(client, uri)
     key = hashlib.sha256(f"{name}/{version}".encode()).hexdigest()[:16]
