@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mizzen.train.checkpoints import staging
 from mizzen.train.checkpoints.pieces import LOCAL, REPLICATED, SHARD, Piece, laid_out
@@ -22,11 +22,12 @@ TORCH_DTYPES = {
     "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32, "U32": torch.uint32, "F32": torch.float32,
     "F64": torch.float64, "I64": torch.int64, "U64": torch.uint64, "C64": torch.complex64,
 }  # fmt: skip
+_PLAIN = (Tensor, nn.Parameter)
 _NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    return hasattr(tensor, "placements")
+    return type(tensor) not in _PLAIN and hasattr(tensor, "placements")
 
 
 def held(tensor: Tensor) -> Tensor:
@@ -73,6 +74,7 @@ class Copier:
         self._targets: dict[Slot, list[Tensor]] = {}
         self._pinned: set[Slot] = set()
         self._staging: staging.Staging | None = None
+        self.on_gpu = any(tensor.is_cuda for values in (tensors, local) for tensor in values.values())
         self._looked = False  # whether a device has room to stage
 
     def fits(self, tensors: Mapping[str, Tensor], local: Mapping[str, Tensor]) -> bool:
@@ -80,6 +82,12 @@ class Copier:
 
     def laid_out_as(self, slot: Slot) -> bool:
         return slot.pieces is self.pieces
+
+    def prepare(self, slot: Slot) -> None:
+        """What the first copy into a slot would wait for."""
+        self._targets[slot] = views(data_of(slot), self.pieces)
+        if self.on_gpu and staging.pin(slot.memory):
+            self._pinned.add(slot)
 
     def forget(self, slot: Slot) -> None:
         """Before the slot's memory goes."""
@@ -95,11 +103,7 @@ class Copier:
     def copy(self, slot: Slot, tensors: Mapping[str, Tensor], local: Mapping[str, Tensor]) -> Callable[[], None] | None:
         """Copy what the tensors are now. The bytes are in the slot, or will be when what it returns was called."""
         sources = [held(tensor) for values in (tensors, local) for tensor in values.values()]
-        targets = self._targets.get(slot)
-        if targets is None:
-            targets = self._targets[slot] = views(data_of(slot), self.pieces)
-            if any(source.is_cuda for source in sources) and staging.pin(slot.memory):
-                self._pinned.add(slot)
+        targets = self._targets[slot]
         if not self._looked:
             self._looked, self._staging = True, staging.Staging.of(sources, self.pieces, self.data_bytes)
         if self._staging is not None:

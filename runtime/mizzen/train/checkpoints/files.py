@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -83,6 +84,25 @@ class LocalFiles:
             target.unlink(missing_ok=True)
 
 
+# Words of S3 for what only a person can mend. Libraries raise them as any other OSError.
+_FORBIDDEN = re.compile(
+    r"ACCESS_DENIED|AccessDenied|Forbidden|INVALID_ACCESS_KEY|InvalidAccessKey|SIGNATURE|Signature|403"
+)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """PermissionError where the store refuses, as a file system has it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if _FORBIDDEN.search(str(error)) and not isinstance(error, PermissionError):
+            raise PermissionError(str(error)) from error
+        raise
+
+
 class RemoteFiles:
     """An object store: an object appears when all of it was sent."""
 
@@ -90,6 +110,7 @@ class RemoteFiles:
         self._uri = uri
         self._connected: tuple[Any, str] | None = None
 
+    @_told()
     def write(self, path: str, chunks: Iterable[Bytes]) -> None:
         system, root = self._system()
         with contextlib.suppress(FileExistsError):
@@ -98,6 +119,7 @@ class RemoteFiles:
             for chunk in chunks:
                 file.write(chunk)
 
+    @_told()
     def read(self, path: str, start: int = 0, end: int | None = None) -> bytes:
         system, root = self._system()
         with system.open(f"{root}/{path}", "rb") as file:
@@ -105,10 +127,12 @@ class RemoteFiles:
             found: bytes = file.read() if end is None else file.read(end - start)
         return found
 
+    @_told()
     def size(self, path: str) -> int:
         system, root = self._system()
         return int(system.info(f"{root}/{path}")["size"])
 
+    @_told()
     def names(self, folder: str) -> list[str]:
         system, root = self._system()
         system.invalidate_cache()
@@ -118,6 +142,7 @@ class RemoteFiles:
             return []
         return sorted(name for path in found if (name := path.rstrip("/").rpartition("/")[2]))
 
+    @_told()
     def remove(self, path: str) -> None:
         system, root = self._system()
         with contextlib.suppress(FileNotFoundError):

@@ -67,6 +67,11 @@ class Persister:
         with self._changed:
             return self._status
 
+    @property
+    def pid(self) -> int:
+        """Of the writing process."""
+        return self._process.pid
+
     def flush(self, timeout: float) -> bool:
         """Wait until all that was submitted is written: whether it is, after `timeout` seconds at most."""
         deadline = time.monotonic() + timeout

@@ -9,6 +9,7 @@ other slot of its pair is whole. The writing process and a later training read s
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import mmap
@@ -27,7 +28,6 @@ from mizzen.train.checkpoints.pieces import Piece
 PAGE = mmap.PAGESIZE
 _MAGIC = b"MIZZEN01"
 _RECORD = struct.Struct("<8s Q Q Q Q Q I I Q I")  # ..., checksum of the record itself
-_POPULATE = getattr(mmap, "MAP_POPULATE", 0)
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,13 @@ class Slot:
         try:
             os.posix_fallocate(self._file, 0, size)
             fcntl.flock(self._file, fcntl.LOCK_EX)
-            self.memory = mmap.mmap(self._file, size, flags=mmap.MAP_SHARED | _POPULATE)
+            self.memory = mmap.mmap(self._file, size, flags=mmap.MAP_SHARED)
         except OSError:
             os.close(self._file)
             path.unlink(missing_ok=True)
             raise
+        # Every page is touched once, so that no copy waits for the kernel. ctypes lets other threads run meanwhile.
+        ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(self.memory)), 0, size)
         self.memory[self._table_start : self._table_start + len(table)] = table
         self.record: Record | None = None
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mizzen.train.checkpoints import room
-from mizzen.train.checkpoints.pieces import Piece
 from mizzen.train.checkpoints.slots import Slot, View, is_owned
 from mizzen.train.seams import Place
 
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STATE_ROOM = 64 * 1024  # bytes, at least
+MOST_SLOTS = 4
+IDLE_TAKES = 8  # snapshots after which a slot that none of them needed goes
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,8 @@ class Snapshots:
     """The snapshots that one process takes. Two slots take turns; a slot that is still read is left alone.
 
     `group` names the formation of the group: all ranks of it share the name, no other formation has it. `bytes_held`
-    is at most four times a rank's tensors: two slots, and one each for what is written to the store now and next.
+    is twice a rank's tensors, and where the store is slow up to five times: what is written, what waits, and what has
+    just been replaced stay as they are. Further slots are made ahead in the background, for a large one takes a second.
     """
 
     def __init__(
@@ -63,7 +65,8 @@ class Snapshots:
         self._newest: Snapshot | None = None
         self._copier: Copier | None = None
         self._coming: threading.Thread | None = None  # makes the last snapshot whole
-        self._taken = self._made = 0
+        self._making: threading.Thread | None = None  # makes a slot for the next one
+        self._taken = self._made = self._idle = 0
         self.regroup(Place(rank, world), group)
         for root in self._roots:
             with contextlib.suppress(OSError):
@@ -72,6 +75,7 @@ class Snapshots:
     def regroup(self, place: Place, group: str) -> None:
         """Later snapshots are of this place in the group that stands now."""
         self.settle()
+        self._made_ahead()
         self.place, self.group, self._taken_here = place, group, 0
         self._forget_layout()  # shards of another group are other pieces
 
@@ -83,9 +87,10 @@ class Snapshots:
         tensors, local = trainee.tensors(), trainee.local_tensors()
         state = self._state(trainee.state)
         if self._copier is None or not self._copier.fits(tensors, local):
+            self._made_ahead()
             self._forget_layout()
             self._copier = Copier(tensors, local)
-        slot = self._free_slot(self._copier, state)
+        slot = self._slot(self._copier, state)
         if slot is None:
             return None
         self._taken += 1
@@ -130,6 +135,7 @@ class Snapshots:
     def close(self, *, keep: bool = False) -> None:
         """End. A run that is over keeps nothing; one that shall go on in another process keeps its slots."""
         self.settle()
+        self._made_ahead()
         self._forget_layout()
         for slot in self._slots:
             slot.close(keep=keep)
@@ -148,16 +154,41 @@ class Snapshots:
         place = {"rank": self.place.rank, "world": self.place.world, "group": self.group}
         return json.dumps({**place, "state": asdict(state)}).encode()
 
-    def _free_slot(self, copier: Copier, state: bytes) -> Slot | None:
-        newest = self._newest.slot if self._newest else None
-        for slot in self._slots:
-            if slot is not newest and not slot.holders and copier.laid_out_as(slot) and slot.fits(state):
+    def _slot(self, copier: Copier, state: bytes) -> Slot | None:
+        """One to write into: a free one, or the one that is made, or a new one."""
+        if not self._free():
+            self._made_ahead()
+        for slot in self._free():
+            if slot.fits(state):
                 return slot
-        return self._new_slot(copier.pieces, copier.data_bytes, max(STATE_ROOM, 2 * len(state)))
+        return self._new_slot(copier, max(STATE_ROOM, 2 * len(state)))
 
-    def _new_slot(self, pieces: Sequence[Piece], data_bytes: int, state_room: int) -> Slot | None:
+    def _free(self) -> list[Slot]:
+        """Of the present layout, read by nobody, and not the newest."""
+        newest = self._newest.slot if self._newest else None
+        copier = self._copier
+        return [
+            slot
+            for slot in list(self._slots)
+            if slot is not newest and not slot.holders and copier is not None and copier.laid_out_as(slot)
+        ]
+
+    def _make_ahead(self) -> None:
+        """So that the next snapshot finds a free slot."""
+        copier = self._copier
+        if copier is None or self._free() or len(self._slots) >= MOST_SLOTS:
+            return
+        self._making = threading.Thread(target=self._new_slot, args=(copier, STATE_ROOM), daemon=True)
+        self._making.start()
+
+    def _made_ahead(self) -> None:
+        if self._making is not None:
+            self._making.join()
+            self._making = None
+
+    def _new_slot(self, copier: Copier, state_room: int) -> Slot | None:
         """In the first place that has room for all slots of a pair that are not there yet."""
-        wanted = (data_bytes + state_room) * (1 if self._slots else 2)
+        wanted = (copier.data_bytes + state_room) * (1 if self._slots else 2)
         for root in self._roots:
             if room.free_bytes(root) < wanted:
                 self._drop_dead(root)
@@ -165,9 +196,11 @@ class Snapshots:
                 if room.free_bytes(root) >= wanted:
                     self._made += 1
                     path = room.slot_file(room.make_run_folder(root, self.run_uid), self._owner, self._made)
-                    self._slots.append(Slot(path, pieces, data_bytes, state_room))
+                    slot = Slot(path, copier.pieces, copier.data_bytes, state_room)
+                    copier.prepare(slot)
+                    self._slots.append(slot)
                     self._tell_place(root, wanted)
-                    return self._slots[-1]
+                    return slot
             except OSError as error:
                 log.warning("snapshots cannot lie in %s: %s", root, error)
         self._say(f"no room for snapshots of {wanted / 1e6:.0f} MB in {' or '.join(map(str, self._roots))}")
@@ -187,15 +220,17 @@ class Snapshots:
 
     def _tidy(self) -> None:
         """Keep a pair and what is held. Slots of dead owners go when all ranks of this group must have newer ones."""
+        free = self._free()
+        self._idle = self._idle + 1 if len(free) > 1 else 0
+        spare = free[1:] if self._idle >= IDLE_TAKES else []
         newest = self._newest.slot if self._newest else None
-        spare = [slot for slot in self._slots if slot is not newest and not slot.holders]
-        fitting = [slot for slot in spare if self._copier is not None and self._copier.laid_out_as(slot)]
-        for slot in spare:
-            if slot not in fitting[:1]:
-                slot.close(keep=False)
+        for slot in list(self._slots):
+            if slot in spare or (slot is not newest and not slot.holders and slot not in free):
                 self._slots.remove(slot)
                 if self._copier is not None:
                     self._copier.forget(slot)
+                slot.close(keep=False)
+        self._make_ahead()
         if self._taken_here == 2:
             for root in self._roots:
                 self._drop_dead(root, newest_too=True)
