@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mizzen.data.materialize import Version
+from mizzen.errors import UserError
 from mizzen.train.group.handover import hand_over
 from mizzen.train.group.keeping import Keeper, Keeping, patiently
 from mizzen.train.group.shards import Choice, Kept, choose
@@ -17,6 +18,7 @@ from mizzen.train.loop import Loop
 from mizzen.train.plan import TrainPlan
 from mizzen.train.seams import Place
 from mizzen.train.strategies.base import whole_weights
+from mizzen_api.conditions import Reason
 from tests.runtime.train.group_under_test import Linear
 from tests.runtime.train.ranks import on_ranks
 
@@ -170,7 +172,20 @@ def test_a_store_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) ->
     assert said == ["the artifact store does not answer: no route to host"] * 2
 
 
-def test_a_store_that_refuses_is_for_a_person() -> None:
+@pytest.mark.slow
+def test_a_store_that_refuses_ends_the_run(tmp_path: Path) -> None:
+    linear = trained(str(tmp_path), 3)
+    keeper = keeper_of(tmp_path / "host", "/sys/not-for-checkpoints")  # refused to anybody
+    try:
+        assert not keeper.save(linear)
+        with pytest.raises(UserError, match="no checkpoint can be written: the store /sys/not-") as error:
+            keeper.after_step(linear)
+        assert error.value.reason is Reason.ARTIFACTS_FORBIDDEN
+    finally:
+        keeper.close(keep=False)
+
+
+def test_a_store_that_refuses_to_be_read_is_for_a_person() -> None:
     def ask() -> int:
         raise PermissionError("denied")
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from mizzen.errors import UserError
 from mizzen.train.checkpoints.persister import Persister
 from mizzen.train.checkpoints.restore import Found, Restored, newest_in_memory, snapshots_here
 from mizzen.train.checkpoints.snapshots import Snapshots
 from mizzen.train.checkpoints.store import Checkpoint, Store
 from mizzen.train.group.station import Kept
 from mizzen.train.seams import Place
+from mizzen_api.conditions import Reason
 
 if TYPE_CHECKING:
     from mizzen.train.seams import Trainee
@@ -56,24 +59,43 @@ class Keeper:
         self._snapshots.regroup(place, name)
 
     def after_step(self, trainee: Trainee) -> None:
-        """Every rank keeps the same steps."""
+        """Every rank keeps the same steps. UserError where the store refuses: no patience gives a permission."""
+        self._check_permission()
         step, keeping = trainee.state.step, self.keeping
         durable = step % keeping.checkpoint_every == 0 and self._persister is not None
         if durable or step % keeping.snapshot_every == 0:
             self.take(trainee, durable=durable)
 
     def save(self, trainee: Trainee) -> bool:
-        """Make this very step durable before anything else: whether it is."""
-        newest = self._snapshots.newest()
+        """Keep this very step before anything else, durable where there is a store: whether it is."""
+        step, newest = trainee.state.step, self._snapshots.newest()
         if self._persister is None:
-            return newest is not None and newest.step == trainee.state.step
-        status = self._persister.status()
-        if status.written != trainee.state.step:
+            if newest is None or newest.step != step:
+                self.take(trainee, durable=False)
+            return True
+        if self._persister.status().written != step:
             self.take(trainee, durable=True)
-            if not self._persister.flush(FLUSH_SECONDS):
-                log.warning("step %d could not be made durable in time", trainee.state.step)
+            if not self._flushed(self._persister):
+                log.warning("step %d could not be made durable in time", step)
                 return False
         return True
+
+    def _flushed(self, persister: Persister) -> bool:
+        """Whether all is written in time; a store that refuses is not waited for."""
+        deadline = time.monotonic() + FLUSH_SECONDS
+        while not persister.flush(1.0):
+            if time.monotonic() > deadline or persister.status().forbidden:
+                return False
+        return True
+
+    def _check_permission(self) -> None:
+        status = self._persister.status() if self._persister is not None else None
+        if status is not None and status.forbidden:
+            raise UserError(
+                Reason.ARTIFACTS_FORBIDDEN,
+                f"no checkpoint can be written: {status.error}: let user {os.getuid()} write to the volume or the "
+                "bucket of the artifacts",
+            )
 
     def take(self, trainee: Trainee, *, durable: bool) -> None:
         """A snapshot of this very step."""
