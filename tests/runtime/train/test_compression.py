@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mizzen.train.compression.codecs import Codec, Int4, Int8, Plain, TopK, codec_of, encode_with_feedback
+from mizzen.train.compression.codecs import Codec, Int4, Int8, Plain, TopK, codec_of, decode_into, encode_with_feedback
 from mizzen.train.compression.exchanges import METHODS, exchange_of
 from mizzen.train.compression.gate import Cost, Link, decide
 from mizzen.train.compression.powersgd import PowerSgd
@@ -64,6 +64,20 @@ def test_what_is_not_finite_stays_so_and_leaves_no_residual(codec: Codec, value:
     payload = encode_with_feedback(codec, owed)
     assert not codec.decode(payload, 5000)[at].isfinite()
     assert bool(owed.isfinite().all())
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=repr)
+@pytest.mark.parametrize("count", [300, 70_000, 700_005])
+def test_parts_give_the_same_bytes_as_the_whole(codec: Codec, count: int) -> None:
+    values, out = numbers(count), torch.ones(count)
+    owed = values.clone()
+    payload = encode_with_feedback(codec, owed)
+    assert torch.equal(payload, codec.encode(values))
+    assert torch.equal(owed, values - codec.decode(payload, count))
+    decode_into(codec, payload, out)
+    assert torch.equal(out, codec.decode(payload, count))
+    decode_into(codec, payload, out, weight=0.5)
+    torch.testing.assert_close(out, 1.5 * codec.decode(payload, count))
 
 
 @pytest.mark.parametrize("codec", LOSSY, ids=repr)

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from mizzen_api.trainingjob_trainer import Compression
 
 SCALE_BITS = 16  # of a group: a bf16 number, for fp16 knows none below 6e-8, where gradients often are
+BLOCK = 262_144  # values that are encoded at once on a CPU
 SAMPLE = 65_536  # values from which the threshold of top-k is estimated
 
 
 class Codec(Protocol):
-    """`decode(encode(x), len(x))` is close to x. What is not finite comes back as not finite, never as a number."""
+    """`decode(encode(x), len(x))` is close to x. What is not finite comes back as not finite, never as a number.
+
+    Where `unit` is above 1, the payload of a tensor is that of its parts, cut at multiples of `unit`, in their order.
+    """
 
     @property
     def name(self) -> str: ...
@@ -47,9 +51,34 @@ def encode_with_feedback(codec: Codec, owed: Tensor) -> Tensor:
     2019, arXiv:1901.09847) show that with it, compressed SGD converges as uncompressed does. What is not finite
     leaves no residual: it would stay for ever.
     """
-    payload = codec.encode(owed)
-    owed.sub_(codec.decode(payload, owed.numel())).nan_to_num_(0.0, 0.0, 0.0)
+    payload = torch.empty(codec.size(owed.numel()), dtype=torch.uint8, device=owed.device)
+    for part, bytes_ in _blocks(codec, owed, payload):
+        bytes_.copy_(codec.encode(part))
+        part.sub_(codec.decode(bytes_, part.numel())).nan_to_num_(0.0, 0.0, 0.0)
     return payload
+
+
+def decode_into(codec: Codec, payload: Tensor, out: Tensor, weight: float | None = None) -> None:
+    """Put the payload's values into `out`, or add them to it with a weight."""
+    for part, bytes_ in _blocks(codec, out, payload):
+        values = codec.decode(bytes_, part.numel())
+        if weight is None:
+            part.copy_(values)
+        else:
+            part.add_(values, alpha=weight)
+
+
+def _blocks(codec: Codec, values: Tensor, payload: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Values and their bytes, on CPUs in parts: what is needed for a moment stays small."""
+    count = values.numel()
+    size = BLOCK // codec.unit * codec.unit
+    start = at = 0
+    while values.device.type == "cpu" and codec.unit > 1 and size and count - start >= 2 * size:
+        end = at + codec.size(size)
+        yield values[start : start + size], payload[at:end]
+        start, at = start + size, end
+    if count > start:
+        yield values[start:], payload[at:]
 
 
 @dataclass(frozen=True)
@@ -140,14 +169,13 @@ class Int4:
         q_GU = (x_GU * inverse_G1).round_().nan_to_num_(0.0, 0.0, 0.0).add_(8.0).to(torch.int8)
         pairs = q_GU.view(torch.int16)
         packed = (pairs | (pairs >> 4)).to(torch.uint8)
-        return torch.cat([packed.flatten(), scale_G.view(torch.uint8)])
+        return torch.cat([packed, scale_G.view(torch.uint8).view(-1, 2)], dim=1).flatten()
 
     def decode(self, payload: Tensor, count: int) -> Tensor:
-        groups = -(-count // self.unit)
-        packed, scales = torch.split(payload, [groups * self.unit // 2, 2 * groups])
-        scale_G = scales.clone().view(torch.bfloat16).float()
-        q_GHP = torch.stack([packed & 15, packed >> 4], dim=-1).view(groups, self.unit)
-        return q_GHP.float().sub_(8.0).mul_(scale_G[:, None]).flatten()[:count]
+        packed, scales = torch.split(payload.view(-1, self.unit // 2 + 2), [self.unit // 2, 2], dim=1)
+        scale_G1 = scales.contiguous().view(torch.bfloat16).float()
+        q_GHP = torch.stack([packed & 15, packed >> 4], dim=-1)
+        return q_GHP.float().sub_(8.0).view(-1, self.unit).mul_(scale_G1).flatten()[:count]
 
     def size(self, count: int) -> int:
         groups = -(-count // self.unit)

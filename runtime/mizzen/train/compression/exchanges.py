@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from mizzen.train.compression.codecs import Codec, Int8, TopK, codec_of, encode_with_feedback
+from mizzen.train.compression.codecs import Codec, Int8, TopK, codec_of, decode_into, encode_with_feedback
 from mizzen.train.compression.powersgd import PowerSgd
 
 if TYPE_CHECKING:
@@ -68,13 +68,12 @@ class TwoShot:
         received = wire.all_to_all(
             [encode_with_feedback(codec, part) for part in torch.split(owed, counts)], codec.size(mine)
         )
-        for payload in received if mine else ():
-            share.add_(codec.decode(payload, mine), alpha=1.0 / wire.world)
+        for payload in received:
+            decode_into(codec, payload, share, weight=1.0 / wire.world)
         payloads = wire.all_gather(encode_with_feedback(codec, share), [codec.size(count) for count in counts])
         mean = torch.empty_like(owed)
         for out, payload in zip(torch.split(mean, counts), payloads, strict=True):
-            if out.numel():
-                out.copy_(codec.decode(payload, out.numel()))
+            decode_into(codec, payload, out)
         return mean
 
     def bytes_for(self, layout: Layout, world: int) -> int:

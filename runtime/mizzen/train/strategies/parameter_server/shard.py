@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mizzen.train.compression.codecs import decode_into
 from mizzen.train.optimizers import BETAS
 from mizzen.train.strategies.parameter_server.chunks import Chunk
 
@@ -67,7 +68,8 @@ class Shard:
         """Use a gradient, or gather it; one that was here before is not used again. The version afterwards."""
         if push.name in self._seen or push.name in self._names:
             return self.version
-        gradient = push.codec.decode(payload, len(self.values))
+        gradient = torch.empty_like(self.values)
+        decode_into(push.codec, payload, gradient)
         if push.gather:
             self._gathered.add_(gradient, alpha=push.share)
             self._weight += push.share
