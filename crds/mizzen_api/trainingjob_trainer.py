@@ -47,7 +47,7 @@ class Progressive(ApiModel):
         "the rate divided by the square root of two).",
     )
     until: float = Field(
-        0.5, description="Part of all rows by which the sizes are whole; seesaw's are its own.", gt=0, le=1
+        0.5, description="Part of all rows by which the sizes are whole; seesaw's are its own.", gt=0, le=0.9
     )
 
 
