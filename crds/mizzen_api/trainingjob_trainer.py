@@ -115,6 +115,15 @@ class Trainer(ApiModel):
             "parameterServer goes with strategy parameter-server: set trainer.strategy to it, or leave the block out",
         ),
         (
+            "self.strategy != 'parameter-server' || !has(self.compression) || self.compression.method != 'powersgd'",
+            "powersgd needs means over all workers, which a parameter server does not make: set compression.method to "
+            "int8, int4 or topk, or strategy to ddp",
+        ),
+        (
+            "self.strategy != 'parameter-server' || !has(self.progressive) || !has(self.progressive.depth)",
+            "progressive.depth adds blocks, which a parameter server cannot: leave it out, or set strategy to ddp",
+        ),
+        (
             "!has(self.entrypoint) || self.strategy == 'ddp'",
             "a training function of one's own (entrypoint) runs with strategy ddp: it wraps its model itself",
         ),

@@ -224,6 +224,14 @@ def test_trainings_that_are_taken(spec: dict[str, Any]) -> None:
         (trained({"strategy": "fsdp", "compression": {"method": "int8"}}), "under fsdp set compression.method to none"),
         (trained({"fsdp": {}}), "set trainer.strategy to fsdp"),
         (trained({"parameterServer": {}}), "parameterServer goes with strategy parameter-server"),
+        (
+            trained({"strategy": "parameter-server", "compression": {"method": "powersgd"}}),
+            "set compression.method to int8, int4 or topk",
+        ),
+        (
+            trained(ramp("depth", 2, 4) | {"strategy": "parameter-server"}),
+            "progressive.depth adds blocks, which a parameter server cannot",
+        ),
         (trained({"strategy": "fsdp", "entrypoint": "a:b"}), "runs with strategy ddp"),
         (
             trained({"entrypoint": "a:b", **TEACHER}),
