@@ -3,7 +3,6 @@
 `open_sources` finds them; `RowSource.chunks` reads them once, hashes them on the way and sets bad rows aside.
 """
 
-from mizzen.data.sources.legacy import RawFile, Table, parse, read
 from mizzen.data.sources.opening import open_sources
 from mizzen.data.sources.rows import CHUNK_ROWS, BadRow, Origin, RowSource
 from mizzen.data.sources.types import check_contract, name_of
@@ -12,12 +11,8 @@ __all__ = [
     "CHUNK_ROWS",
     "BadRow",
     "Origin",
-    "RawFile",
     "RowSource",
-    "Table",
     "check_contract",
     "name_of",
     "open_sources",
-    "parse",
-    "read",
 ]

@@ -90,7 +90,7 @@ def records_end(data: bytes, at_end: bool, quote: bytes) -> int:
     if at_end:
         return len(data)
     end = data.rfind(b"\n") + 1
-    if not quote or data.count(quote, 0, end) % 2 == 0:
+    if not quote or data.find(quote, 0, end) < 0 or data.count(quote, 0, end) % 2 == 0:
         return end
     array = np.frombuffer(data, np.uint8)
     newlines = np.flatnonzero(array == 10)

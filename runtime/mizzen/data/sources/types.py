@@ -143,7 +143,6 @@ def _parse(texts: pl.Series, name: str) -> pl.Series:
 
 def _first_that_fits(texts: pl.Series, formats: tuple[str, ...], kind: pl.Date | pl.Datetime) -> pl.Series:
     """Each text by a format that fits it: all by that of the first texts as a rule."""
-    import polars as pl
 
     head = texts.drop_nulls().head(16)
     likely = next((form for form in formats if not _strptime(head, form, kind).null_count()), formats[0])
