@@ -23,11 +23,12 @@ TARGET = "origin"
 
 
 def ours(table: Path, folder: Path) -> float:
+    import jinja2  # noqa: F401
     import polars  # noqa: F401
     import pyarrow.parquet  # noqa: F401
     import tokenizers  # noqa: F401
 
-    from mizzen.data import CategoricalEncoder, DataPipeline, FeatureScaler, Imputer
+    from mizzen.data import CategoricalEncoder, DataPipeline, FeatureScaler, Imputer, materialize, sources  # noqa: F401
 
     started = time.perf_counter()
     steps = [

