@@ -189,6 +189,7 @@ def test_a_training_function_goes_on_from_what_it_saved(nodes: RayNodes, version
     assert all(step % 5 == 0 for _, step, _ in running.heard.began), "what was saved, and nothing else"
     assert len(running.heard.began) >= 2
     assert outcome.metrics["loss"] < 0.9, "chance has 1.1"
+    assert outcome.metrics["test_accuracy"] > outcome.metrics["test_majority_rate"], "for the gates"
     trained = artifact.load(tmp_path / "final")
     assert trained.recipe.model == "text-bag"
 
