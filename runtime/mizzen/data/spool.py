@@ -34,7 +34,7 @@ class Spool:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(self, frame: pl.DataFrame) -> None:
-        self._room -= frame.estimated_size()
+        self._room -= int(frame.estimated_size())
         if self._folder is None and (self._room >= 0 or not self.count):
             self._frames.append(frame)
         else:
