@@ -259,8 +259,8 @@ def _flattened(name: str, value: Any, tensors: Tensors) -> Any:
         return value
     raise UserError(
         Reason.INVALID_PARAMETERS,
-        f"{_FIELD} cannot save {name}, which is of type {type(value).__name__}: save tensors, numbers, texts, and lists and "
-        "dictionaries of these",
+        f"{_FIELD} cannot save {name}, which is of type {type(value).__name__}: save tensors, numbers, texts, "
+        "and lists and dictionaries of these",
     )
 
 
