@@ -99,11 +99,27 @@ class Checkpoint(ApiModel):
 class Gate(ApiModel):
     """What a version must reach before it may carry the alias."""
 
-    model_config = rules(("has(self.min) || has(self.max)", "set min, max or both"))
+    model_config = rules(
+        ("has(self.min) || has(self.max) || has(self.notWorseThan)", "set min, max or notWorseThan"),
+        ("!has(self.tolerance) || has(self.notWorseThan)", "tolerance goes with notWorseThan"),
+    )
 
     metric: str = Field("accuracy", description="Metric on the test split.", min_length=1, max_length=64)
     min: float | None = Field(None, description="The least that passes.")
     max: float | None = Field(None, description="The most that passes.")
+    not_worse_than: str | None = Field(
+        None,
+        description="Another version of the registered model, by alias or number: this one must be as good. An alias "
+        "that no version carries yet lets all pass.",
+        max_length=64,
+        pattern="^[A-Za-z0-9_-]+$",
+    )
+    tolerance: float | None = Field(
+        None, description="How much worse than notWorseThan still passes, in the metric's unit; 0 unless set.", ge=0
+    )
+    type: Literal["maximize", "minimize"] | None = Field(
+        None, description="Which direction is better; unless set, minimize for losses and errors, maximize for others."
+    )
 
 
 class Register(ApiModel):

@@ -1,4 +1,4 @@
-"""What is around a training: threads, gates, and what MLflow says."""
+"""What is around a training: threads, and what MLflow says."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from mizzen.errors import UserError
 from mizzen.registry.client import patiently
-from mizzen.registry.gates import failures
 from mizzen.workload.worker import threads
 from mizzen_api.conditions import Reason
-from mizzen_api.trainingjob import Gate
 
 
 @pytest.mark.parametrize(
@@ -19,12 +17,6 @@ from mizzen_api.trainingjob import Gate
 )
 def test_threads_for_a_quantity_of_cpu(quantity: str | None, expected: int) -> None:
     assert threads(quantity) == expected
-
-
-def test_a_gate_says_when_nothing_was_measured() -> None:
-    gate = Gate(metric="accuracy", min=0.5)
-    assert failures([gate], {}) == ["gate accuracy: there is no such metric; nothing was measured"]
-    assert failures([gate], {"test_loss": 1.0}) == ["gate accuracy: there is no such metric; there are test_loss"]
 
 
 def test_what_mlflow_does_not_like_is_the_users_to_mend() -> None:

@@ -22,6 +22,8 @@ PATIENCE_SECONDS = 240.0
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 15.0
 
+_ASKED_WRONGLY = frozenset({"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"})
+
 T = TypeVar("T")
 
 
@@ -44,7 +46,8 @@ def connect(uri: str) -> MlflowClient:
 def patiently(call: Callable[[], T], what: str, patience: float = PATIENCE_SECONDS) -> T:
     """The result of `call`, which must be safe to repeat. Errors that another try may cure are tried again.
 
-    UserError InvalidParameters where MLflow does not like a value; RegistryUnreachable at the end of all patience.
+    UserError InvalidParameters where MLflow does not like a value or does not have what is asked for;
+    RegistryUnreachable at the end of all patience.
     """
     deadline = time.monotonic() + patience
     delay = FIRST_DELAY
@@ -52,7 +55,7 @@ def patiently(call: Callable[[], T], what: str, patience: float = PATIENCE_SECON
         try:
             return call()
         except Exception as error:
-            if getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE":
+            if getattr(error, "error_code", None) in _ASKED_WRONGLY:
                 raise UserError(Reason.INVALID_PARAMETERS, f"MLflow refused ({what}): {_first_line(error)}") from error
             if not _worth_another_try(error):
                 raise RegistryUnreachable(f"MLflow refused ({what}): {_first_line(error)}") from error

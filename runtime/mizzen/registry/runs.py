@@ -60,12 +60,19 @@ def ensure_experiment(client: MlflowClient, name: str, patience: float = PATIENC
 def ensure_run(
     client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str], patience: float = PATIENCE_SECONDS
 ) -> str:
-    """The id of the run with this uid and config hash, made if it is not there: a restarted head goes on with it."""
+    """The id of the run with this uid and config hash, made if it is not there: a restarted head goes on with it.
+
+    Two heads that start at the same moment may make two; all that ask later go on with the older one.
+    """
 
     def ensure() -> str:
         keys = (contract.TAG_UID, contract.TAG_CONFIG_HASH)
         query = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in keys)
-        for found in client.search_runs([experiment], f"{query} and tags.`{TAG_RUN_NAME}` = '{name}'", max_results=1):
+        oldest = ["attributes.start_time ASC"]
+        there = client.search_runs(
+            [experiment], f"{query} and tags.`{TAG_RUN_NAME}` = '{name}'", max_results=1, order_by=oldest
+        )
+        for found in there:
             return str(found.info.run_id)
         return str(client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
 

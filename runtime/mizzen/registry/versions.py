@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from mizzen.data.store import Publication
 from mizzen.errors import UserError
 from mizzen.registry.client import connect, patiently
-from mizzen.registry.gates import failures
+from mizzen.registry.gates import Candidate, judge
 from mizzen.registry.layout import model_in
 from mizzen.registry.pyfunc import write_mlmodel
+from mizzen.registry.rivals import rivals
 from mizzen_api import contract
 from mizzen_api.conditions import Reason
 from mizzen_api.trainingjob import ModelVersion, Register
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MODEL_ARTIFACT = "model"
+TAG_GATES = "mizzen.gates"
+TAG_LENGTH = 5000  # what MLflow keeps of a version's tag
 
 
 def register(
@@ -39,28 +42,40 @@ def register(
 ) -> ModelVersion:
     """Register the model folder; `profile` is the Dataset's, for the input example.
 
-    Safe to repeat: a version with the same uid and config hash is found again.
+    Safe to repeat, from several processes too: one uid and config hash has one version, which is made once its files
+    are all there.
 
     UserError GateFailed where a gate does not pass; the version stays, without the alias.
     """
     patiently(lambda: _ensure_model(client, target.name), f"find model {target.name}")
-    version = patiently(lambda: _find(client, target.name, tags), "find the version")
-    if version is None:
+    if not patiently(lambda: _find(client, target.name, tags), "find the version"):
         write_mlmodel(folder, run_id, profile)
         patiently(lambda: client.log_artifacts(run_id, str(folder), MODEL_ARTIFACT), "upload the model")
-        version = patiently(lambda: _create(client, target.name, run_id, tags), "create the version")
-    uri = f"models:/{target.name}/{version}"
-    failed = failures(target.gates, metrics)
-    gates = "failed: " + "; ".join(failed) if failed else "passed"
-    patiently(lambda: client.set_model_version_tag(target.name, str(version), "mizzen.gates", gates), "tag the version")
-    made = ModelVersion(name=target.name, version=version, uri=uri, run_id=run_id)
+        patiently(lambda: _create(client, target.name, run_id, tags), "create the version")
+    made = patiently(lambda: _settle(client, target.name, tags), "settle on the version")
+    failed = _judged(client, target, made, tags, metrics)
     if failed:
-        log.info("%s is registered without an alias", uri)
-        raise GateError(made, f"{'; '.join(failed)}. {uri} stays registered, without an alias")
+        log.info("%s is registered without an alias", made.uri)
+        raise GateError(made, f"{'; '.join(failed)}. {made.uri} stays registered, without an alias")
     if target.alias is not None:
         alias = target.alias
-        patiently(lambda: client.set_registered_model_alias(target.name, alias, str(version)), "move the alias")
+        patiently(lambda: client.set_registered_model_alias(target.name, alias, str(made.version)), "move the alias")
     return made.model_copy(update={"alias": target.alias})
+
+
+def _judged(
+    client: MlflowClient, target: Register, made: ModelVersion, tags: Mapping[str, str], metrics: Mapping[str, float]
+) -> list[str]:
+    """What the gates that fail say. The version's tag has what all of them say."""
+    fingerprint = tags.get(contract.TAG_DATASET_FINGERPRINT, "")
+    verdicts = judge(target.gates, Candidate(metrics, fingerprint, rivals(client, target)))
+    failed = [verdict.text for verdict in verdicts if not verdict.passed]
+    said = "failed: " + "; ".join(failed) if failed else "passed"
+    if verdicts and not failed:
+        said += ": " + "; ".join(verdict.text for verdict in verdicts)
+    version = str(made.version)
+    patiently(lambda: client.set_model_version_tag(target.name, version, TAG_GATES, said[:TAG_LENGTH]), "tag it")
+    return failed
 
 
 class GateError(UserError):
@@ -123,19 +138,36 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
             raise
 
 
-def _find(client: MlflowClient, name: str, tags: Mapping[str, str]) -> int | None:
+def _find(client: MlflowClient, name: str, tags: Mapping[str, str]) -> list[ModelVersion]:
+    """Versions of this training, the first one first."""
     keys = (contract.TAG_UID, contract.TAG_CONFIG_HASH)
-    for version in client.search_model_versions(f"name = '{name}'"):
-        if all(version.tags.get(key) == tags[key] for key in keys):
-            return int(version.version)
-    return None
+    found = [
+        ModelVersion(
+            name=name, version=int(there.version), uri=f"models:/{name}/{there.version}", run_id=there.run_id or ""
+        )
+        for there in client.search_model_versions(f"name = '{name}'")
+        if all(there.tags.get(key) == tags[key] for key in keys)
+    ]
+    return sorted(found, key=lambda version: version.version)
 
 
-def _create(client: MlflowClient, name: str, run_id: str, tags: Mapping[str, str]) -> int:
+def _create(client: MlflowClient, name: str, run_id: str, tags: Mapping[str, str]) -> None:
     """Looked up again first: the request before may have been done although its answer was lost."""
-    found = _find(client, name, tags)
-    if found is not None:
-        return found
-    source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL_ARTIFACT}"
-    made = client.create_model_version(name, source, run_id, tags=dict(tags), await_creation_for=None)
-    return int(made.version)
+    if not _find(client, name, tags):
+        source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL_ARTIFACT}"
+        client.create_model_version(name, source, run_id, tags=dict(tags), await_creation_for=None)
+
+
+def _settle(client: MlflowClient, name: str, tags: Mapping[str, str]) -> ModelVersion:
+    """The one version. Two processes that did not see each other made two: the first stays, whoever notices."""
+    from mlflow.exceptions import MlflowException
+
+    first, *later = _find(client, name, tags)
+    for version in later:
+        log.warning("%s is the same as %s, and is removed", version.uri, first.uri)
+        try:
+            client.delete_model_version(name, str(version.version))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    return first
