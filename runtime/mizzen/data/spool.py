@@ -34,7 +34,7 @@ class Spool:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(self, frame: pl.DataFrame) -> None:
-        self._room -= int(frame.estimated_size())
+        self._room -= _size(frame)
         if self._folder is None and (self._room >= 0 or not self.count):
             self._frames.append(frame)
         else:
@@ -66,3 +66,11 @@ class Spool:
     def _path(self, number: int) -> Path:
         assert self._folder is not None
         return self._folder / f"{number:06d}.arrow"
+
+
+def _size(frame: pl.DataFrame) -> int:
+    """Bytes in memory; polars' estimate leaves out the views by which it has strings."""
+    import polars as pl
+
+    views = sum(kind in (pl.String, pl.Binary) for kind in frame.dtypes)
+    return int(frame.estimated_size()) + 16 * views * frame.height

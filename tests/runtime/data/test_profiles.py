@@ -211,6 +211,31 @@ def test_a_skewed_column_of_many_values_shows_its_head() -> None:
         assert sketch.estimates()[value] == pytest.approx(count, abs=sketch.error)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        pl.Series([float(n * n % 5003) for n in range(20_000)]),
+        pl.Series([datetime(2026, 1, 1) + timedelta(hours=n * n % 5003) for n in range(20_000)]).to_physical(),
+        pl.Series([-(2**61) + 3600 * (n * n % 5003) for n in range(20_000)]),
+        pl.Series([n * n % 5003 + (0.5 if n == 19_999 else 0.0) for n in range(20_000)]),
+        pl.Series([3600 * (n * n % 5003) + (n == 19_999) for n in range(20_000)]),
+    ],
+    ids=["whole floats", "hours", "a grid far from zero", "not whole at the end", "off the grid at the end"],
+)
+def test_numbers_on_a_grid_are_counted_as_others_are(values: pl.Series) -> None:
+    """Counting in an array must tell what looking at each value tells, and must notice the one that is off."""
+    (column,) = profile_of(pl.DataFrame({"a": values})).columns.values()
+    sketch = column.numbers
+    assert sketch is not None
+    assert (sketch.low, sketch.high, sketch.rows) == (values.min(), values.max(), 20_000)
+    assert sketch.mean == pytest.approx(values.mean(), rel=1e-12)
+    assert sketch.std == pytest.approx(values.std(), rel=1e-6)
+    assert sketch.distinct == pytest.approx(values.n_unique(), rel=5 * STANDARD_ERROR)
+    ordered = np.sort(values.to_numpy())
+    points = ordered[:: len(ordered) // 97].astype(np.float64)
+    assert np.abs(sketch.cdf().at(points) - np.searchsorted(ordered, points, "right") / 20_000).max() < kll.RANK_ERROR
+
+
 def test_every_type_is_read_or_said_to_be_left_out() -> None:
     frame = pl.DataFrame(
         {

@@ -78,6 +78,40 @@ def test_dialects_are_guessed(path: Path, content: bytes, rows: list[tuple[objec
     assert read(path, content).rows() == rows
 
 
+CELLS = {
+    "integers": ("1", "-20", "300"),
+    "floats": ("1.5", "-2e3", "0.25"),
+    "codes": ("007", "+01", "-00", "0012"),
+    "long": ("1000000000000000000", "-9223372036854775807"),
+    "booleans": ("true", "False"),
+    "dates": ("2026-01-02", "1999-12-31"),
+    "times": ("2026-01-02T03:04:05Z", "2026-01-02 03:04", "2026-01-02T03:04:05+02:00"),
+    "words": ("a", "1a", '"b,c"'),
+    "nothing": ("", "NA", " "),
+}
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.sampled_from(sorted(CELLS)), min_size=1, max_size=3), min_size=1, max_size=3), st.data())
+def test_types_guessed_from_the_first_rows_are_those_that_all_texts_have(kinds: list[list[str]], data: Any) -> None:
+    """Columns that change on the way: the guess must not survive what the whole block says otherwise."""
+    from unittest import mock
+
+    from mizzen.data.sources import delimited
+    from mizzen_api.dataset_sources import Csv
+
+    columns = [[data.draw(st.sampled_from(CELLS[kind])) for kind in some for _ in range(4)] for some in kinds]
+    rows = [[column[row % len(column)] for column in columns] for row in range(max(map(len, columns)))]
+    content = "\n".join(",".join([*row, "x"]) for row in [[f"c{n}" for n in range(len(columns))], *rows]) + "\n"
+    file = File("memory", len(content), "", lambda: io.BytesIO(content.encode()))
+    found = []
+    for head in (0, 40, 1 << 18):  # texts alone, a guess that the rest may refute, a guess from all rows
+        with mock.patch.object(delimited, "HEAD_BYTES", head):
+            found.append(delimited.CsvFile(file, Csv()).infer({}))
+    assert found[1] == found[0]
+    assert found[2] == found[0]
+
+
 def test_dialects_can_be_said(path: Path) -> None:
     assert read(path, b"1:x\n2:-\n", csv={"delimiter": ":", "header": False, "nullValues": ["-"]}).to_dicts() == [
         {"column_1": 1, "column_2": "x"},

@@ -267,3 +267,14 @@ def test_a_step_that_cannot_be_taken_says_why(transform: dict[str, object], reas
         make(spec(transform), ROWS)
     assert error.value.reason == reason
     assert said in error.value.message
+
+
+def test_later_passes_keep_what_steps_read_and_all_where_a_step_may_read_all() -> None:
+    from mizzen.data.making import columns_read
+
+    some = spec({"scale": {"columns": ["price"]}}, {"tokenize": {"column": "text"}}, split={"time": "seen"})
+    kept = columns_read(some, ROWS.clear())
+    assert kept == ["price", "seen", "text", "label", "__hash", "__class"]
+    own = spec({"custom": {"importPath": "json:JSONDecoder"}})
+    assert columns_read(own, ROWS.clear()) == [*ROWS.columns, "__hash", "__class"]
+    assert columns_read(spec(), ROWS.clear()) == [*ROWS.columns, "__hash", "__class"]
