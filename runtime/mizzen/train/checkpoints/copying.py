@@ -32,7 +32,7 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def held(tensor: Tensor) -> Tensor:
     """What of a tensor is on this rank."""
-    return cast("DTensor", tensor).to_local() if is_sharded(tensor) else tensor.detach()
+    return cast("DTensor", tensor).to_local() if is_sharded(tensor) else tensor
 
 
 def piece_of(name: str, tensor: Tensor, kind: str = REPLICATED) -> Piece:

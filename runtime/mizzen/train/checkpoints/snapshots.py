@@ -176,7 +176,8 @@ class Snapshots:
     def _make_ahead(self) -> None:
         """So that the next snapshot finds a free slot."""
         copier = self._copier
-        if copier is None or self._free() or len(self._slots) >= MOST_SLOTS:
+        made = self._making is None or not self._making.is_alive()
+        if copier is None or not made or self._free() or len(self._slots) >= MOST_SLOTS:
             return
         self._making = threading.Thread(target=self._new_slot, args=(copier, STATE_ROOM), daemon=True)
         self._making.start()
