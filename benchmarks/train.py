@@ -17,11 +17,12 @@ from harness import Options, Row
 PARTS: dict[str, Callable[[Options], list[Row]]] = {
     "overhead": train_speed.overhead,
     "scaling": train_speed.scaling,
+    "stall": train_speed.stall,
     "recovery": train_recovery.recovery,
     "progressive": train_progressive.progressive,
     "autotune": train_progressive.autotuned,
 }
-SHORT = ("overhead", "scaling")
+SHORT = ("overhead", "scaling", "stall")
 
 
 def measure(options: Options) -> list[Row]:

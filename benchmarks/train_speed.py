@@ -6,14 +6,18 @@ the machine slows both alike.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import train_data
@@ -21,13 +25,16 @@ from harness import Options, Row
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from mizzen.train.group.keeping import Keeper, Keeping
 from mizzen.train.loop import Loop
 from mizzen.train.plan import TrainPlan
+from mizzen.train.seams import Place
 
 TURNS = 15
 STEPS = 6  # of each loop in a turn
 OVERHEAD = 1.03
 SCALING = 1.8
+STALL = 1.0
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,29 @@ def by_hand(work: Work) -> Iterator[float]:
         optimizer.step()
         falling.step()
         yield loss.item()
+
+
+def stall(options: Options) -> list[Row]:
+    """What snapshots every ten steps, each made durable, take from the steps."""
+    plan = works()[0].plan
+    steps = 30 if options.short else 120
+    with tempfile.TemporaryDirectory(prefix="mizzen-bench-") as folder:
+        keeping = Keeping(uuid.uuid4().hex, Path(folder).as_uri(), snapshot_every=10, checkpoint_every=10)
+        loop, keeper = Loop(plan, dataset=train_data.fashion()), Keeper(keeping)
+        keeper.regroup(Place(), "bench")
+        going, kept = [], []
+        for _ in itertools.islice(loop.steps(), steps):
+            began = time.perf_counter()
+            keeper.after_step(loop)
+            kept.append(time.perf_counter() - began)
+            going.append(began)
+        keeper.close(keep=False)
+    step = statistics.median(b - a for a, b in itertools.pairwise(going))
+    each = [sum(kept[at : at + 10]) for at in range(10, steps, 10)]
+    return [
+        Row("a snapshot, made durable in the background", "ms", 1000 * statistics.median(each)),
+        Row("its part of ten steps", "%", 100 * statistics.median(each) / (10 * step), STALL),
+    ]
 
 
 def scaling(options: Options) -> list[Row]:
