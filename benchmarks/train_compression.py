@@ -45,7 +45,7 @@ class Network:
 def plans() -> dict[str, TrainPlan]:
     images, texts = (str(version().folder) for version in (train_data.fashion, train_data.tweets))
     return {
-        "Fashion-MNIST": TrainPlan("cnn", {"width": 8}, images, "", 4e-3, epochs=4, batch_size=256),
+        "Fashion-MNIST": TrainPlan("cnn", {"width": 8}, images, "", 4e-3, epochs=3, batch_size=256),
         "tweets": TrainPlan("text-bag", {}, texts, "", 4e-3, epochs=5, batch_size=256),
     }
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mizzen.train.compression.codecs import Codec, Int4, Int8, Plain, TopK, codec_of, decode_into, encode_with_feedback
 from mizzen.train.compression.exchanges import METHODS, exchange_of
-from mizzen.train.compression.gate import Cost, Link, decide
+from mizzen.train.compression.gate import Cost, Link, decide, link_from
 from mizzen.train.compression.powersgd import PowerSgd
 from mizzen.train.compression.residuals import Layout, Part, Residuals
 from mizzen_api.trainingjob_trainer import Compression
@@ -190,6 +190,23 @@ def test_the_gate_opens_where_it_pays(link: Link, costs: list[Cost], always: boo
     assert decision.method == expected
     assert decision.text.startswith(f"compression {expected}: ")
     assert "MB/s" in decision.text
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "latency", "bandwidth"),
+    [
+        ((1000, 1.0), (101_000, 3.0), 0.98, 50_000.0),
+        ((1000, 0.001), (101_000, 2.001), 0.0, 50_000.0),
+        ((1000, 1.0), (101_000, 1.1), 1.0, 101_000 / 1.1),  # all latency: the least that the bandwidth can be
+        ((1000, 1.0), (101_000, 0.5), 1.0, 202_000.0),
+    ],
+)
+def test_a_link_is_known_from_two_messages(
+    small: tuple[int, float], large: tuple[int, float], latency: float, bandwidth: float
+) -> None:
+    link = link_from(small, large)
+    assert link.latency == pytest.approx(latency)
+    assert link.bandwidth == pytest.approx(bandwidth)
 
 
 def test_settings_choose_the_codec() -> None:

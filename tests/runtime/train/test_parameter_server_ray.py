@@ -115,12 +115,19 @@ def test_synchronous_workers_train_as_one_process_would(nodes: RayNodes, plan: T
         torch.testing.assert_close(trained[name], value, atol=2e-4, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}")
     assert outcome.metrics["test_accuracy"] == pytest.approx(alone.evaluate("test")["accuracy"], abs=0.02)
     assert "validation_loss" in outcome.metrics
+    assert not list(tmp_path.glob("mizzen-*/*")), "a run that is over leaves nothing in memory"
 
 
 def test_a_run_that_loses_what_it_can_lose(nodes: RayNodes, plan: TrainPlan, tmp_path: Path) -> None:
-    """A worker killed, one that leaves, a node taken with a server on it, a node that joins: in one bounded run."""
-    served = ParameterServer(mode="bounded", staleness=2, servers=2, warmup_steps=3)
-    plan = replace(plan, epochs=200, parameter_server=served, compression=Compression(method="int8", when="always"))
+    """A worker killed, one that leaves, a node taken with a server on it, a node that joins, a head that is stopped."""
+    plan = replace(
+        plan,
+        epochs=10_000,
+        learning_rate_schedule="constant",
+        warmup_fraction=0.0,
+        parameter_server=ParameterServer(mode="bounded", staleness=2, servers=2, warmup_steps=3),
+        compression=Compression(method="int8", when="always"),
+    )
     running = Running(plan, tmp_path, "life", Settings(1, 2))
     running.goes_on(8)
 
@@ -139,28 +146,18 @@ def test_a_run_that_loses_what_it_can_lose(nodes: RayNodes, plan: TrainPlan, tmp
     nodes.kill(ONE, running.pid(ONE))
     until(lambda: len(running.heard.recovered) == 2)
     running.goes_on()
-    outcome = running.end()
-    assert outcome.failure is None
-    assert outcome.step == running.heard.reports[-1].total_steps
-    assert outcome.metrics["test_accuracy"] > 0.9
     assert running.heard.counter("compression") == "int8"
     assert 0 < running.heard.counter("bytes_sent") <= 0.25 * running.heard.counter("bytes_uncompressed")
-    assert running.heard.counter("dropped_gradients") >= 0
-    assert not list(tmp_path.glob("mizzen-*/*")), "a run that is over leaves nothing in memory"
 
-
-def test_a_run_that_was_stopped_goes_on_where_it_was(nodes: RayNodes, plan: TrainPlan, tmp_path: Path) -> None:
-    plan = replace(plan, epochs=10)
-    first = Running(plan, tmp_path, "stopped", Settings(1, 1))
-    first.goes_on(10)
-    first.group.tell(Stop())
-    stopped = first.end()
+    running.group.tell(Stop())
+    stopped = running.end()
     assert stopped.stopped
-    second = Running(plan, tmp_path, "stopped", Settings(1, 1))
-    assert second.end().step == second.heard.reports[-1].total_steps
-    ((_, step, source),) = second.heard.began
-    assert step >= stopped.step
+    last = Running(replace(plan, epochs=1), tmp_path, "life", Settings(1, 1))  # nothing is left to do
+    outcome = last.end()
+    ((_, step, source),) = last.heard.began
+    assert outcome.step == step >= stopped.step
     assert source in ("snapshot", "checkpoint")
+    assert outcome.metrics["test_accuracy"] > 0.9
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_its_step(nodes: RayNodes, plan: TrainPlan, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PAYS = 0.9  # part of the plain exchange's time that a compressed one must stay under
 GENTLE = 1.25  # times the fastest that a gentler method may take under `auto`
-SMALL_PROBE, LARGE_PROBE = 4_096, 1_048_576  # values of all-reduces: for the latency, and for the bandwidth
+SMALL_PROBE, LARGE_PROBE = 4_096, 4_194_304  # values of all-reduces: for the latency, and for the bandwidth
 PROBE_SECONDS = 0.5
 SAMPLE = 1_048_576  # values on which a codec is timed
 RUNS = 3
@@ -116,8 +116,15 @@ def link_of(wire: Wire, device: torch.device) -> Link:
     large = _all_reduce_seconds(wire, values, device)
     wire.sent = before
     sizes = [ring_bytes(4 * count, wire.world) for count in (SMALL_PROBE, values)]
-    bandwidth = (sizes[1] - sizes[0]) / max(large - small, 1e-9)
-    return Link(max(0.0, small - sizes[0] / bandwidth), bandwidth)
+    return link_from((sizes[0], small), (sizes[1], large))
+
+
+def link_from(small: tuple[int, float], large: tuple[int, float]) -> Link:
+    """From bytes and seconds of two messages. Where both are mostly latency, the bandwidth is at least what is told."""
+    if large[1] < 2 * small[1]:
+        return Link(small[1], large[0] / large[1])
+    bandwidth = (large[0] - small[0]) / (large[1] - small[1])
+    return Link(max(0.0, small[1] - small[0] / bandwidth), bandwidth)
 
 
 def _all_reduce_seconds(wire: Wire, values: int, device: torch.device) -> float:

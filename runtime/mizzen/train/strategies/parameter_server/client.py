@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mizzen.train.compression.codecs import Codec, Plain, codec_of, encode_with_feedback
-from mizzen.train.compression.gate import RUNS, Cost, Link, decide
+from mizzen.train.compression.gate import RUNS, Cost, Link, decide, link_from
 from mizzen.train.strategies.parameter_server.chunks import Shapes, flat, unflat
 from mizzen.train.strategies.parameter_server.messages import Arrays, Done, Model, Work
 from mizzen.train.strategies.parameter_server.shard import Push
@@ -123,9 +123,8 @@ class Client:
 
     def _link(self) -> Link:
         """Of a push to the first server."""
-        small, large = (self._echo_seconds(size) for size in PROBES)
-        bandwidth = (PROBES[1] - PROBES[0]) / max(large - small, 1e-9)
-        return Link(max(0.0, small - PROBES[0] / bandwidth), bandwidth)
+        small, large = ((size, self._echo_seconds(size)) for size in PROBES)
+        return link_from(small, large)
 
     def _echo_seconds(self, size: int) -> float:
         payload = np.zeros(size, np.uint8)
