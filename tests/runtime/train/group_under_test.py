@@ -21,6 +21,7 @@ from mizzen.train.group.function import Context
 from mizzen.train.seams import Place, StepResult, TrainState
 
 ROWS, BATCH, WIDTH = 192, 12, 6
+HURRY = "hurry"  # a file beside the logs: steps need not be slow any more
 
 
 class Linear:
@@ -47,7 +48,8 @@ class Linear:
             batch = order[state.row : state.row + BATCH]
             mine = batch[self.place.rank :: self.place.world]
             self._misbehave()
-            time.sleep(self.plan["seconds"])
+            if not (self._log.parent / HURRY).exists():
+                time.sleep(self.plan["seconds"])
             errors = self.rows_NW[mine] @ self.weight_W - self.targets_N[mine]
             used_N = torch.zeros(ROWS, dtype=torch.float64).index_add(
                 0, mine, torch.ones(len(mine), dtype=torch.float64)

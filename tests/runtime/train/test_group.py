@@ -22,7 +22,7 @@ from mizzen.train.group.messages import Notice, Outcome, Recovered, Settings
 from mizzen.train.group.process_group import Rendezvous
 from mizzen.train.group.run import Group, Listener
 from mizzen.train.plan import TrainPlan
-from tests.runtime.train.group_under_test import ROWS, steps_done, trained_alone, used_rows
+from tests.runtime.train.group_under_test import HURRY, ROWS, steps_done, trained_alone, used_rows
 from tests.runtime.train.ray_nodes import HEAD, RayNodes, cluster, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
@@ -105,7 +105,7 @@ def check(outcome: Outcome, folder: Path, epochs: int, rate: float = 0.01) -> No
 
 def test_a_run_that_loses_what_it_can_lose(nodes: RayNodes, tmp_path: Path) -> None:
     """Killed, stopped, told to leave, a whole node taken, and others that join: one after the other, in one run."""
-    epochs, (one, two) = 48, ("127.10.0.2", "127.10.0.3")
+    epochs, (one, two) = 300, ("127.10.0.2", "127.10.0.3")  # longer than all of it takes
     running = Running(job(tmp_path, "life", epochs=epochs), Settings(1, 2, patience=60.0, stall_floor=2.0))
     running.steps_with(2)
 
@@ -132,6 +132,7 @@ def test_a_run_that_loses_what_it_can_lose(nodes: RayNodes, tmp_path: Path) -> N
     until(lambda: len(running.heard.recovered) == 3)
     assert running.heard.recovered[-1].seconds < 5.0, "long before Ray says that the node is dead"
     assert set(dict(running.group.processes().values())) >= {three}
+    (tmp_path / "log" / HURRY).touch()
     check(running.end(), tmp_path, epochs)
     assert [source for _, _, source in running.heard.began[1:]] == ["memory"] * (len(running.heard.began) - 1)
     assert running.heard.recovered[-1].lost_steps == 0
@@ -168,7 +169,7 @@ def test_code_that_fails_at_once_ends_the_run_and_code_that_hangs_is_ended(nodes
 
 
 def test_a_training_function_goes_on_from_what_it_saved(nodes: RayNodes, version: Version, tmp_path: Path) -> None:
-    steps = 60
+    steps = 150
     plan = TrainPlan(
         "text-bag", {"embedding_dim": 8}, version.uri, version.fingerprint, learning_rate=0.05, batch_size=64
     )
