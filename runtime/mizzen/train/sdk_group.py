@@ -86,8 +86,9 @@ class _Heard:
             log.info("epoch %d, step %d: %s", report.epoch, report.step, numbers)
 
     def say(self, text: str) -> None:
-        self.notes.append(text)
-        log.warning("%s", text)
+        """How the group stands just now; empty when all is well again."""
+        if text:
+            log.info("%s", text)
 
 
 def _at_rest(data: Given, folder: Path) -> Path:
