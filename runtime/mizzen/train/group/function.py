@@ -92,12 +92,14 @@ class Context:
         return Shard(self._saved.task, examples, np.arange(len(examples), dtype=np.int64)[self.rank :: self.world])
 
     def report(self, metrics: Mapping[str, float], *, step: int) -> None:
-        """Say that `step` is done. Also the sign of life: a function that reports nothing for long is taken to hang."""
+        """Say that `step` is done, or again, in something long, that it is: who reports nothing is taken to hang."""
         station, state = self._station, self._saved.state
         if station.is_aborted:
             raise Regroup
         if step > station.step:
             station.stepped(step)
+        else:
+            station.alive()
         state.metrics |= {key: float(value) for key, value in metrics.items()}
         if self.rank == 0 and time.monotonic() - self._reported >= REPORT_SECONDS:
             self._reported = time.monotonic()

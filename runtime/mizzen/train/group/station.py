@@ -126,6 +126,11 @@ class Station:
                 self._news.append(self._beat())
                 self._changed.notify_all()
 
+    def alive(self) -> None:
+        """Something goes on that is no step."""
+        with self._changed:
+            self._begin(self._doing)
+
     def boundary(self, step: int, save: Callable[[], None], *, always: bool = False) -> None:
         """Between two steps: go on, or wait here as the controller said. Regroup where there is a new group.
 
