@@ -94,7 +94,7 @@ def course(plan: TrainPlan) -> Course:
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
         }
         lean_environment()
-        ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(address="local", num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         try:
             keeping = Keeping(Path(folder).name, "", snapshot_every=50, checkpoint_every=10_000, memory=(folder,))
             job = Job(plan.to_dict(), keeping, folder, build="train_staleness_paced:build")
