@@ -80,7 +80,7 @@ def spread(items: Iterable[T], work: Callable[[T], Made], threads: int = min(COR
 class Behind(Generic[T]):
     """Calls `act` with each item in their order, in a thread; an error comes out at the next call or at the end."""
 
-    def __init__(self, act: Callable[[T], None], depth: int = 2) -> None:
+    def __init__(self, act: Callable[[T], None], depth: int = 8) -> None:
         self._act = act
         self._waiting: queue.Queue[T | _End] = queue.Queue(depth)
         self._error: BaseException | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -86,8 +87,7 @@ class Kll:
         return Cdf.of(np.concatenate(self.levels), weights)
 
     def _compress(self) -> None:
-        while self.size > sum(self._capacities()):
-            capacities = self._capacities()
+        while self.size > sum(capacities := _capacities(len(self.levels))):
             height = next(h for h, level in enumerate(self.levels) if len(level) > capacities[h])
             ordered = np.sort(self.levels[height])
             coin = draw(height, self.weight, self.size) & 3
@@ -101,16 +101,18 @@ class Kll:
                 (self.levels[height + 1], pairs[: len(ordered) - odd][coin & 1 :: 2])
             )
 
-    def _capacities(self) -> list[int]:
-        top = len(self.levels) - 1
-        return [max(_LEAST, math.ceil(K * _SHRINK ** (top - height))) for height in range(top + 1)]
-
     def to_json(self) -> list[str]:
         return [pack(np.sort(level)) for level in self.levels]
 
     @classmethod
     def from_json(cls, document: list[Any]) -> Kll:
         return cls([unpack(level, np.float64) for level in document])
+
+
+@lru_cache(maxsize=64)
+def _capacities(levels: int) -> tuple[int, ...]:
+    """Values that each level may hold."""
+    return tuple(max(_LEAST, math.ceil(K * _SHRINK ** (levels - 1 - height))) for height in range(levels))
 
 
 def _block(rows: int) -> int:

@@ -158,7 +158,7 @@ def _first_that_fits(texts: pl.Series, formats: tuple[str, ...], kind: pl.Date |
 def _strptime(texts: pl.Series, form: str, kind: pl.Date | pl.Datetime) -> pl.Series:
     import polars as pl
 
-    again = texts.head(1000).n_unique() < 500 < len(texts)  # what comes again and again is looked up
+    again = len(texts) > 1000 and texts.head(1000).n_unique() < 500  # what comes again and again is looked up
     if not form.endswith("z"):
         return texts.str.strptime(kind, form, strict=False, cache=again)
     return texts.str.strptime(pl.Datetime("us", "UTC"), form, strict=False).dt.replace_time_zone(None)  # UTC from here

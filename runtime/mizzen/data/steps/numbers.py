@@ -84,6 +84,14 @@ def empty_stats() -> NumberStats:
     return NumberStats(0, 0, 0.0, 0.0, math.inf, -math.inf, QuantileSketch())
 
 
+def as_floats(frame: pl.DataFrame, name: str) -> pl.Expr:
+    """The column as float64, NaN as missing; integers have none to look for."""
+    import polars as pl
+
+    column = pl.col(name).cast(pl.Float64)
+    return column if frame.schema[name].is_integer() else column.fill_nan(None)
+
+
 def measure(
     frame: pl.DataFrame, columns: Sequence[str], ranked: Collection[str] | None = None
 ) -> dict[str, NumberStats]:
@@ -92,7 +100,7 @@ def measure(
 
     if not columns:
         return {}
-    values = frame.select(pl.col(name).cast(pl.Float64).fill_nan(None) for name in columns)
+    values = frame.select(as_floats(frame, name) for name in columns)
     asked = []
     for name in columns:
         column = pl.col(name)
@@ -135,7 +143,7 @@ class Moved(Fitted):
         import polars as pl
 
         return frame.with_columns(
-            ((pl.col(name).cast(pl.Float64).fill_nan(None) - shift) * factor).cast(pl.Float32)
+            ((as_floats(frame, name) - shift) * factor).cast(pl.Float32)
             for name, shift, factor in zip(self.columns, self.shift, self.factor, strict=True)
         )
 
@@ -187,10 +195,9 @@ class Cut(Fitted):
     high: tuple[float | None, ...] = ()
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
-        import polars as pl
 
         return frame.with_columns(
-            pl.col(name).cast(pl.Float64).fill_nan(None).clip(low, high)
+            as_floats(frame, name).clip(low, high)
             for name, low, high in zip(self.columns, self.low, self.high, strict=True)
         )
 
