@@ -26,9 +26,8 @@ def measure(options: Options) -> list[Row]:
         root = Path(folder)
         small = table(root, tiles)
         repeats = 1 if options.short else 3
-        ours = [run("ours", small, root) for _ in range(repeats)]
-        peers = [run("sklearn", small, root) for _ in range(repeats)]
-        mine, theirs = _median(ours), _median(peers)
+        pairs = [(run("ours", small, root), run("sklearn", small, root)) for _ in range(repeats)]  # in turns
+        mine, theirs = _median([pair[0] for pair in pairs]), _median([pair[1] for pair in pairs])
         millions = f"{tiles * ROWS / 1e6:.1f} M rows"
         name = "pandas + scikit-learn"
         rows = [
@@ -36,6 +35,7 @@ def measure(options: Options) -> list[Row]:
                 f"read, fit, transform, write: {millions}", "s", mine["seconds"], peer=theirs["seconds"], peer_name=name
             ),
             Row("times faster", "×", theirs["seconds"] / mine["seconds"], 10, "min"),
+            Row(f"CPU: {millions}", "s", mine["cpu"], peer=theirs["cpu"], peer_name=name),
             Row(f"peak memory: {millions}", "MB", mine["megabytes"], peer=theirs["megabytes"], peer_name=name),
             Row("part of the peer's memory", "", mine["megabytes"] / theirs["megabytes"], 0.25),
         ]
