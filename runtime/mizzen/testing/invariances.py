@@ -1,148 +1,242 @@
-"""What must not change an answer: other rows of the batch, padding, the order of columns, another run, a change of words.
+"""What must not change an answer: the batch, padding, the order of columns, and changes of a row that mean nothing.
 
-Models are what mizzen.models loads, or any function from rows to probabilities (N, C) or values (N,), such as a client
-of a server. The kinds of tests are those of "Beyond Accuracy: Behavioral Testing of NLP Models with CheckList"
-(Ribeiro et al., 2020): invariance and directional expectation.
+After Ribeiro et al., "Beyond Accuracy: Behavioral Testing of NLP Models with CheckList" (ACL 2020).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mizzen.data.pipeline import PAD_ID
-from mizzen.models.loading import Model, Row
+from mizzen.models.loading import Model, Output, Rows
 from mizzen.models.shapes import TEXT
-from mizzen.testing.asking import Answers, Rows, answer, evaluating, fail, label, listed, predictions
-from mizzen.testing.changes import shuffled_columns
+from mizzen.testing.subjects import Checked, Inputs, answer, are_tensors, evaluating, held, listed, subject_of
+from mizzen.testing.texts import Change
 
-TOLERANCE = 1e-4  # of answers that differ only in the order of additions
-_PADDING = 8
+Row = Mapping[str, Any]
+_ROUNDING = 1e-4  # of logits: other shapes are summed in another order
 
 
-def check_deterministic(model: Model | Answers, rows: Row | Rows, times: int = 3) -> None:
-    """The same rows get the same answer to the bit, each time."""
+def check_invariances(model: Checked, rows: Rows) -> None:
+    """All that holds for any model: determinism, batch, the order of columns and, of texts, padding."""
     __tracebackhide__ = True
-    asked = listed(rows)
-    first = predictions(model, asked)
-    for _ in range(times - 1):
-        _check_same(model, asked, first, predictions(model, asked), 0.0, "when asked again")
+    check_determinism(model, rows)
+    check_batch_invariance(model, rows)
+    check_column_order(model, rows)
+    if held(model).data.modality == TEXT:
+        check_padding_invariance(model, rows)
 
 
-def check_batch_invariant(model: Model | Answers, rows: Rows, tolerance: float = TOLERANCE) -> None:
-    """A row alone, among others, and among others in another order has the same answer."""
+def check_determinism(model: Checked, inputs: Inputs = None, *, calls: int = 3) -> None:
+    """The same inputs give the same answer, to the bit, whatever the random numbers."""
     __tracebackhide__ = True
-    asked = listed(rows, least=2)
-    together = predictions(model, asked)
-    alone = torch.cat([predictions(model, [row]) for row in asked])
-    _check_same(model, asked, together, alone, tolerance, "when asked alone")
-    backwards = predictions(model, asked[::-1]).flip(0)
-    _check_same(model, asked, together, backwards, tolerance, "when the batch is in another order")
+    subject = subject_of(model, inputs)
+    first = subject.answer()
+    for _ in range(calls - 1):
+        again = subject.answer()
+        assert torch.equal(first, again), (
+            f"{subject.name} answers otherwise when called again{_worst(first, again)}: "
+            "a part of it draws random numbers in evaluation mode"
+        )
 
 
-def check_padding_invariant(model: Model, rows: Row | Rows, tolerance: float = TOLERANCE) -> None:
-    """Texts that are padded to a greater length have the same answer."""
+def check_batch_invariance(model: Checked, inputs: Inputs, *, tolerance: float = _ROUNDING) -> None:
+    """A row alone is answered as in a batch, and so is a batch in another order. `tolerance` is of logits or values."""
     __tracebackhide__ = True
-    if model.data.modality != TEXT:
-        raise ValueError(f"padding is for models of texts; this is one for {model.data.task}")
-    asked = listed(rows)
-    ids, lengths = model.inputs(asked)
-    room = min(_PADDING, model.data.max_length - ids.shape[1])
-    if room < 1:
-        raise ValueError(f"a text has all {model.data.max_length} tokens that the model reads: give shorter ones")
-    padded = torch.nn.functional.pad(ids, (0, room), value=PAD_ID)
-    with evaluating(model.module):
-        before, after = (answer(model.module, (part, lengths)).softmax(-1).double() for part in (ids, padded))
-    _check_same(model, asked, before, after, tolerance, f"with {room} tokens of padding")
+    subject = subject_of(model, inputs)
+    if subject.rows < 2:
+        raise ValueError("a batch needs at least two rows to be compared with one")
+    together = subject.answer()
+    if are_tensors(inputs) or inputs is None:
+        singles = [tuple(part[row : row + 1] for part in subject.inputs) for row in range(subject.rows)]
+    else:
+        singles = [held(model).inputs(row) for row in listed(inputs)]
+    alone = torch.cat([answer(subject.module, single) for single in singles])
+    _alike(together, alone, tolerance, f"{subject.name} answers a row in a batch otherwise than alone")
+    backwards = answer(subject.module, tuple(part.flip(0) for part in subject.inputs)).flip(0)
+    _alike(together, backwards, tolerance, f"{subject.name}'s answers depend on the order of rows in a batch")
 
 
-def check_column_order(model: Model | Answers, rows: Row | Rows) -> None:
-    """The order of a row's keys changes nothing, to the bit."""
+def check_padding_invariance(model: Checked, inputs: Inputs, *, tolerance: float = _ROUNDING) -> None:
+    """A text is answered the same whether it is cut to its length or padded to the longest that the model takes.
+
+    A module without a pipeline is called with ids (B, T) and lengths (B,), and padded to T. ValueError for other data,
+    and where no text is shorter than that.
+    """
     __tracebackhide__ = True
-    asked, shuffle = listed(rows), shuffled_columns()
-    answers = [predictions(model, listing) for listing in (asked, [shuffle(row) for row in asked])]
-    _check_same(model, asked, *answers, 0.0, "with the columns in another order")
+    subject = subject_of(model, inputs)
+    if subject.data is not None and subject.data.modality != TEXT:
+        raise ValueError(f"{subject.name} is for {subject.data.task}: only texts are padded")
+    ids, lengths = subject.inputs
+    width = max(ids.shape[1], subject.data.max_length if subject.data else 0)
+    if int(lengths.min()) >= width:
+        raise ValueError(f"all texts have {width} tokens, the most that {subject.name} reads: give a shorter one")
+    padded = answer(subject.module, (pad(ids, (0, width - ids.shape[1]), value=PAD_ID), lengths))
+    cut = torch.cat(
+        [
+            answer(subject.module, (ids[row : row + 1, : max(1, int(length))], lengths[row : row + 1]))
+            for row, length in enumerate(lengths)
+        ]
+    )
+    _alike(cut, padded, tolerance, f"{subject.name} answers a text padded to {width} tokens otherwise than without")
+
+
+def check_column_order(model: Checked, rows: Rows) -> None:
+    """The order of a row's columns changes nothing, to the bit."""
+    __tracebackhide__ = True
+    model, given = held(model), listed(rows)
+    turned = [{key: row[key] for key in reversed(list(row))} for row in given]
+    _alike(_standard(model, given), _standard(model, turned), 0.0, f"{model.name} depends on the order of columns")
 
 
 def check_invariant(
-    model: Model | Answers,
-    rows: Row | Rows,
-    change: Callable[[Row], Row],
-    *,
-    agreement: float = 1.0,
-    tolerance: float | None = None,
-) -> float:
-    """At least the share `agreement` of the rows keeps its class, and moves by no more than `tolerance` where given.
+    model: Checked, rows: Rows, change: Callable[[Row], Row], *, tolerance: float = 0.1, allowed: float = 0.0
+) -> None:
+    """`change` of a row moves no answer by more than `tolerance`.
 
-    Of numbers to predict, `tolerance` is in the target's unit and must be given. Returns the share that agrees.
+    That is a probability or, of a number to predict, a part of the training targets' standard deviation. `allowed` is
+    the fraction of changed rows that may move further. ValueError where `change` changes none of the rows.
     """
     __tracebackhide__ = True
-    asked = listed(rows)
-    changed = [change(row) for row in asked]
-    before, after = predictions(model, asked), predictions(model, changed)
-    if before.shape[1] == 1 and tolerance is None:
-        raise ValueError("check_invariant needs a tolerance for a number to predict")
-    same = before.argmax(dim=1) == after.argmax(dim=1)
-    if tolerance is not None:
-        same &= (before - after).abs().amax(dim=1) <= tolerance
-    share = same.double().mean().item()
-    if share < agreement:
-        row = int((~same).nonzero()[0])
-        fail(
-            f"{int(same.sum())} of {len(asked)} rows keep their answer after {_name(change)}, wanted are {agreement:.0%}. "
-            f"Row {row}: {_said(model, before[row])} became {_said(model, after[row])}: {asked[row]} → {changed[row]}"
+    model, given = held(model), listed(rows)
+    changed, touched = _changed(given, change)
+    before, after = _standard(model, given), _standard(model, changed)
+    moved = (before - after).abs().amax(dim=1)
+    far = [number for number in touched if not moved[number] <= tolerance]
+    if len(far) > allowed * len(touched):
+        worst = max(far, key=lambda number: float(moved[number].nan_to_num(torch.inf)))
+        limit = f"more than {tolerance:g}" + (f", and {allowed:.0%} may" if allowed else "")
+        raise AssertionError(
+            f"{_name(change)} moves {len(far)} of {len(touched)} answers of {model.name} by {limit}; most of all "
+            f"row {worst}, {_difference(given[worst], changed[worst])}: {_told(model, before[worst], after[worst])}"
         )
-    return share
+
+
+def check_text_invariant(
+    model: Checked,
+    rows: Rows,
+    change: Change,
+    *,
+    columns: Sequence[str] = (),
+    tolerance: float = 0.1,
+    allowed: float = 0.0,
+) -> None:
+    """As check_invariant, for a change of texts such as `upper_case`, `extra_spaces` or `typo()`.
+
+    `columns` are those that are changed: of a text model all columns of strings, unless they are named.
+    """
+    __tracebackhide__ = True
+    model = held(model)
+    strings = [name for name, kind in model.pipeline.inputs.items() if kind == "String"]
+    names = list(columns) or (strings if model.data.modality == TEXT else [])
+    if not names:
+        raise ValueError(f"{model.name} is for {model.data.task}: name the columns whose texts are to be changed")
+    if unknown := [name for name in names if name not in strings]:
+        raise ValueError(f"{unknown[0]!r} is no column of texts that {model.name} reads; it has {', '.join(strings)}")
+
+    def changed(row: Row) -> Row:
+        return {**row, **{name: change(row[name]) for name in names}}
+
+    changed.__name__ = _name(change)
+    check_invariant(model, rows, changed, tolerance=tolerance, allowed=allowed)
 
 
 def check_direction(
-    model: Model | Answers,
-    rows: Row | Rows,
+    model: Checked,
+    rows: Rows,
     change: Callable[[Row], Row],
-    expect: Literal["up", "down"],
+    way: Literal["up", "down"],
     *,
-    of: str | int = 0,
-    margin: float = 0.0,
+    label: str = "",
+    least: float = 0.0,
 ) -> None:
-    """The change moves each row's value, or the probability of the class `of`, that way: by `margin` or more."""
+    """`change` of a row moves its value, or the probability of the class `label`, up or down: by more than `least`.
+
+    `least` is a probability, or a part of the target's standard deviation. Rows that `change` leaves alone do not count.
+    """
     __tracebackhide__ = True
-    asked = listed(rows)
-    changed = [change(row) for row in asked]
-    column = model.classes.index(of) if isinstance(of, str) and isinstance(model, Model) else int(of)
-    before, after = (predictions(model, listing)[:, column] for listing in (asked, changed))
-    moved = (after - before) * (1 if expect == "up" else -1)
-    wrong = (moved < margin).nonzero().flatten().tolist()
+    model, given = held(model), listed(rows)
+    if model.classes and label not in model.classes:
+        raise ValueError(f"label must be one of {', '.join(model.classes)}, not {label!r}")
+    column = model.classes.index(label) if model.classes else 0
+    changed, touched = _changed(given, change)
+    before, after = _standard(model, given), _standard(model, changed)
+    rises = (after - before)[:, column] * (1 if way == "up" else -1)
+    wrong = [number for number in touched if not rises[number] > least]
     if wrong:
-        row = wrong[0]
-        fail(
-            f"{_name(change)} must move the answer {expect}; {len(wrong)} of {len(asked)} rows do not. Row {row}: "
-            f"{before[row]:.4f} became {after[row]:.4f}: {asked[row]} → {changed[row]}"
+        worst = min(wrong, key=lambda number: float(rises[number].nan_to_num(-torch.inf)))
+        raise AssertionError(
+            f"{_name(change)} must move {label or 'the value'} {way}, and does not for {len(wrong)} of {len(touched)} "
+            f"rows; least of all row {worst}, {_difference(given[worst], changed[worst])}: "
+            f"{_told(model, before[worst], after[worst], column)}"
         )
 
 
-def _check_same(
-    model: Model | Answers, rows: list[Row], before: Tensor, after: Tensor, tolerance: float, when: str
-) -> None:
+def _changed(rows: Sequence[Row], change: Callable[[Row], Row]) -> tuple[list[Row], list[int]]:
+    """All rows as changed, and the numbers of those that are not what they were."""
+    changed = [change(row) for row in rows]
+    touched = [number for number, (row, other) in enumerate(zip(rows, changed, strict=True)) if row != other]
+    if not touched:
+        raise ValueError(f"{_name(change)} changes none of the {len(rows)} rows: there is nothing to compare")
+    return changed, touched
+
+
+def _standard(model: Model, rows: Sequence[Row]) -> Tensor:
+    """Probabilities (N, C), or values (N, 1) in deviations of the target."""
+    with evaluating(model), torch.no_grad():
+        made: Output = model(rows)
+    if "probabilities" in made:
+        return made["probabilities"]
+    recipe = model.trained.recipe
+    return ((made["value"] - recipe.target_mean) / (recipe.target_deviation or 1.0)).reshape(-1, 1)
+
+
+def _alike(one: Tensor, other: Tensor, tolerance: float, what: str) -> None:
     __tracebackhide__ = True
-    far = (before - after).abs() > tolerance + tolerance * before.abs()
-    wrong = (far | (before.isfinite() != after.isfinite())).any(dim=1).nonzero().flatten().tolist()
-    if wrong:
-        row = wrong[0]
-        fail(
-            f"{len(wrong)} of {len(rows)} rows have another answer {when}. Row {row}: {_said(model, before[row])} became "
-            f"{_said(model, after[row])}, {(before[row] - after[row]).abs().max():.2g} apart: {rows[row]}"
-        )
+    same = torch.allclose(one, other, rtol=tolerance, atol=tolerance)
+    assert same, f"{what}{_worst(one, other)} (tolerance {tolerance:g})"
 
 
-def _said(model: Model | Answers, answer_C: Tensor) -> str:
-    if len(answer_C) == 1:
-        return f"{answer_C.item():.6g}"
-    best = int(answer_C.argmax())
-    return f"{label(model, best)} ({answer_C[best]:.4f})"
+def _worst(one: Tensor, other: Tensor) -> str:
+    """Where two answers are furthest apart, in words."""
+    apart = (one.double() - other.double()).abs().nan_to_num(torch.inf)
+    row = int(apart.reshape(len(apart), -1).amax(dim=1).argmax())
+    return f": row {row} by {apart[row].max().item():.3g}, {_numbers(one[row])} and {_numbers(other[row])}"
 
 
-def _name(change: Callable[[Row], Row]) -> str:
-    return getattr(change, "name", getattr(change, "__name__", "the change"))
+def _numbers(values: Tensor) -> str:
+    shown = [f"{value:.4g}" for value in values.reshape(-1)[:4].tolist()]
+    return f"[{', '.join([*shown, *(['...'] if values.numel() > 4 else [])])}]"
+
+
+def _difference(row: Row, changed: Row) -> str:
+    parts = [
+        f"{key} {_short(row.get(key))} → {_short(changed.get(key))}"
+        for key in dict.fromkeys([*row, *changed])
+        if row.get(key) != changed.get(key)
+    ]
+    return ", ".join(parts[:3])
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _told(model: Model, before: Tensor, after: Tensor, column: int | None = None) -> str:
+    """The class whose probability moved most, or the one asked for; or the value in its own unit."""
+    if model.classes:
+        at = int((before - after).abs().argmax()) if column is None else column
+        return f"{model.classes[at]} {before[at].item():.3f} → {after[at].item():.3f}"
+    recipe = model.trained.recipe
+    one, other = (value.item() * recipe.target_deviation + recipe.target_mean for value in (before, after))
+    return f"{one:.4g} → {other:.4g}"
+
+
+def _name(change: Callable[..., Any]) -> str:
+    return getattr(change, "__name__", type(change).__name__)
