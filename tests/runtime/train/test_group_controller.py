@@ -104,6 +104,14 @@ def test_one_that_comes_later_joins_at_a_step_that_all_have_before_them() -> Non
     assert of(m.Form, script.held(1, step=later.step)) == [m.Form(2, (1, 2))]
 
 
+def test_a_refusal_that_comes_after_a_peer_is_lost_changes_nothing() -> None:
+    script = Script(most=3).training(1, 2)
+    script.up(3)
+    (hold,) = of(m.Hold, script.tell(m.Ready(3)))
+    script.tell(m.Gone(2, "lost"))
+    assert not of(m.Hold, script.tell(m.Refused(1, 1, hold.step + 4)))
+
+
 def test_those_that_are_on_their_way_join_together() -> None:
     script = Script(most=3, join_patience=10.0).training(1)
     script.up(2, 3)

@@ -114,7 +114,7 @@ class Controller:
                     yield from self._began(step, source)
             case m.Beat():
                 yield from self._beat(member, news, now)
-            case m.Refused(_, _, step) if self._hold is not None and step >= self._hold.step:
+            case m.Refused(_, _, step) if self.phase is Phase.HOLDING and self._hold and step >= self._hold.step:
                 member.step = max(member.step, step)
                 yield self._hold_at(step)
             case m.Held(_, _, step) if self._hold is not None and step == self._hold.step:
