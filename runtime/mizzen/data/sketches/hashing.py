@@ -62,8 +62,8 @@ def distinct_rows(hashes: Numbers, most: int) -> tuple[Numbers, Numbers] | None:
 
     Buckets hold one hash each as a rule, so that nothing need be sorted; those left over go into buckets again.
     """
-    if len(np.unique(hashes[: 2 * most])) > most:
-        return None
+    if 2 * most < len(hashes) and len(np.unique(hashes[: 2 * most])) > most:
+        return None  # as most columns of many values say at once
     rows, rest = np.arange(len(hashes)), hashes
     found, counts, total = [rows[:0]], [rows[:0]], 0
     last = np.zeros(BUCKETS, np.int64)
