@@ -80,10 +80,10 @@ class Distilled(nn.Module):
             raise _unlike(student, teacher)
         return DistilledOutput(student, teacher, self._hidden_error(mine, its, keep, student))
 
-    def to_device(self, device: torch.device | str) -> Distilled:
-        """Both of them."""
-        self._teacher[0].to(device)
-        self.to(device)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Distilled:
+        """The way of `to`: both of them go."""
+        self._teacher[0]._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def _hidden_error(self, mine: Features, its: Features, keep: Tensor | None, student: Tensor) -> Tensor:

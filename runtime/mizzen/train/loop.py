@@ -227,7 +227,7 @@ class Loop:
         unused = not self.recipe.model and has_unused_parameters(self.module, self.task.data)
         root = distilled(self.module, plan.distillation, self.task.data) if plan.distillation else self.module
         root.unused_parameters = unused  # type: ignore[assignment]  # for DDP, which must know
-        root.to(self.device)
+        root.to(self.device)  # a teacher goes with it
         if plan.channels_last:
             self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if plan.compile:

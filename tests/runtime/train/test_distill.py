@@ -81,6 +81,13 @@ def test_what_cannot_be_compared_is_said() -> None:
         other(IDS, LENGTHS)
 
 
+def test_the_teacher_goes_where_the_student_goes() -> None:
+    teacher = transformer(8, 1)
+    settings = Distillation(teacher_uri="models:/x/1")
+    both = Distilled(transformer(8, 1), teacher, settings, (IDS, LENGTHS)).to("meta")
+    assert {value.device.type for value in [*teacher.parameters(), *both.parameters()]} == {"meta"}
+
+
 def test_images_compare_by_their_mean() -> None:
     class Tiny(nn.Module):
         def __init__(self, channels: int, stride: int) -> None:
