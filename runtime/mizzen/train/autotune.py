@@ -113,7 +113,7 @@ def measure(plan: TrainPlan, dataset: RowsAtRest | None = None) -> float:
 
     steps = Loop(replace(plan, autotune=False, compression=None), dataset=dataset).steps()
     for _ in range(WARM_UP_STEPS):
-        next(steps)
+        next(steps, None)
     speeds: list[float] = []
     began = time.perf_counter()
     while len(speeds) < MEASURED_STEPS or time.perf_counter() - began < MEASURED_SECONDS:

@@ -11,6 +11,7 @@ from typing import Any
 from mizzen import entrypoints
 from mizzen.data.store import DatasetVersion, local_folder
 from mizzen.models.shapes import DataShape
+from mizzen.train import accelerators
 from mizzen.train.fitting import fit, left
 from mizzen.train.group.work import FINAL
 from mizzen.train.model import recipe_of
@@ -45,7 +46,7 @@ def run(config: WorkloadConfig, board: ProgressBoard) -> str:
     outcome = left(run_folder)
     if outcome is None:
         with ray_head(configuration.pod_ip(), board):
-            outcome = fit(config, _tuned(plan, run_folder), run_folder, telemetry, board)
+            outcome = fit(config, _tuned(config, plan, run_folder), run_folder, telemetry, board)
     telemetry.finished(outcome)
     return _register(config, plan, run_folder, telemetry, outcome.metrics)
 
@@ -64,7 +65,7 @@ def check(plan: TrainPlan, dataset: DatasetVersion, function: str = "") -> None:
         entrypoints.load(function, "trainer.entrypoint")
 
 
-def _tuned(plan: TrainPlan, run_folder: Path) -> TrainPlan:
+def _tuned(config: WorkloadConfig, plan: TrainPlan, run_folder: Path) -> TrainPlan:
     """What trainer.autotune finds on the first worker that comes."""
     if not plan.autotune:
         return plan
@@ -72,7 +73,9 @@ def _tuned(plan: TrainPlan, run_folder: Path) -> TrainPlan:
 
     from mizzen.train.autotune import tuned
 
-    task = ray.remote(tuned).options(num_cpus=1, max_retries=3)
+    row, devices = accelerators.granted(config)
+    device = accelerators.ray_options(row, min(devices, 1))  # Ray hides devices from a task that asks for none
+    task = ray.remote(tuned).options(num_cpus=1, max_retries=3, **device)
     found: TrainPlan = ray.get(task.remote(plan, run_folder))
     return found
 

@@ -53,6 +53,14 @@ def test_settings_that_do_not_work_as_given_are_the_user_s() -> None:
         search(PLAN, broken)
 
 
+def test_a_run_that_is_too_short_to_be_measured_is_left_as_it_is(
+    version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(PLAN, dataset_uri=version.uri, dataset_fingerprint=version.fingerprint, epochs=1, batch_size=100_000)
+    monkeypatch.setattr(autotune, "alternatives", lambda _: [("micro_rows", [32])])
+    assert search(plan, autotune.measure).chosen == {}
+
+
 def test_what_was_found_is_measured_once(version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = replace(PLAN, dataset_uri=version.uri, dataset_fingerprint=version.fingerprint)
     monkeypatch.setattr(autotune, "MEASURED_SECONDS", 0.0)
