@@ -299,6 +299,16 @@ def test_a_batch_is_the_mean_of_its_pieces() -> None:
     assert one.values.tolist() == [-3.5, -0.5, -0.5, -0.5]
 
 
+def test_a_piece_that_comes_after_its_step_is_not_part_of_the_next() -> None:
+    one = shard(torch.zeros(4))
+    late = Push("a", Plain(), 9.0, share=1.0, gather=True)
+    one.push(late, payload(4, 4, 4, 4))
+    one.apply(0, 0.5)
+    one.push(late, payload(4, 4, 4, 4))
+    one.apply(1, 0.5)
+    assert one.values.tolist() == [-2, -2, -2, -2]
+
+
 def test_a_piece_that_was_left_out_does_not_make_the_step_smaller() -> None:
     one = shard(torch.zeros(4))
     one.push(Push("a", Plain(), 9.0, share=0.25, gather=True), payload(4, 4, 4, 4))

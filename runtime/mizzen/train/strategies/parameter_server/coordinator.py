@@ -61,6 +61,7 @@ class Coordinator:
         self._shapes: Model | None = None
         self._beginner = -1
         self._changed = asyncio.Condition()
+        self._keeping = asyncio.Lock()  # `whole` is filled and read by one at a time
         self._chores: list[Work] = []  # evaluations, and the end
         self._doing: dict[int, tuple[Work, float]] = {}
         self._took: deque[float] = deque(maxlen=64)
@@ -102,6 +103,8 @@ class Coordinator:
         state = TrainState(config_hash=self.plan.config_hash)
         whole = Whole(self._shapes.shapes, self.settings.servers, tensors, state)
         restored = await asyncio.to_thread(self._restore)
+        if self._begun is not None:  # by another, where this one was taken for dead meanwhile
+            return
         if restored is not None:
             restored.into(whole)
         ledger = self._ledger(self._shapes.rows, whole.state)
@@ -189,8 +192,9 @@ class Coordinator:
         """Make what is there durable, now."""
         if self._begun is None:
             return False
-        await self._collect(self._begun)
-        return await asyncio.to_thread(self._keeper.save, self._begun.whole)
+        async with self._keeping:
+            await self._collect(self._begun)
+            return await asyncio.to_thread(self._keeper.save, self._begun.whole)
 
     async def close(self, keep: bool) -> None:
         await asyncio.to_thread(lambda: self._keeper.close(keep=keep))
@@ -255,8 +259,9 @@ class Coordinator:
             self._chores.append(Work(Kind.EVALUATE, ledger.steps_done, epochs))
         if ledger.steps_done // self._every > self._kept_step // self._every:
             self._kept_step = ledger.steps_done
-            await self._collect(begun)
-            self._keeper.take(begun.whole, durable=self._is_durable(ledger.steps_done))
+            async with self._keeping:
+                await self._collect(begun)
+                self._keeper.take(begun.whole, durable=self._is_durable(ledger.steps_done))
 
     async def _collect(self, begun: _Begun) -> None:
         """Everything into `whole`. The ledger is read first: a push in between is then known to its server alone."""

@@ -85,6 +85,7 @@ class Shard:
             if self._weight:
                 self._update(self._gathered / self._weight, learning_rate)
             self.version = version + 1
+        self._seen.extend(self._names)  # one that hung may send what another worker did in its place
         self._gathered.zero_()
         self._weight = 0.0
         self._names.clear()
