@@ -107,7 +107,7 @@ def test_what_is_not_there_yet_is_waited_for_and_children_go_with_their_owner(pl
 
     for kind, name in (("trainingjob", "early"), ("modelservice", "early"), ("dataset", "late")):
         platform.kubectl("delete", kind, name)
-    until(lambda: not platform.pods("mizzen.dev/name in (early,late)"), 60)
+    until(lambda: not platform.pods("mizzen.dev/name in (early,late)"), 150)  # a worker's grace is two minutes
     for kind in ("jobs", "deployments", "services", "configmaps", "secrets", "httproutes"):
         left = platform.get(kind, "-l", "mizzen.dev/name in (early,late)")["items"]
         assert left == [], kind
