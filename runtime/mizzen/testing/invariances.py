@@ -157,7 +157,7 @@ def check_direction(
 ) -> None:
     """`change` of a row moves its value, or the probability of the class `label`, up or down: by more than `least`.
 
-    `least` is a probability, or a part of the target's standard deviation. Rows that `change` leaves alone do not count.
+    `least` is a probability, or a part of the target's standard deviation. Rows that stay as they are do not count.
     """
     __tracebackhide__ = True
     model, given = held(model), listed(rows)

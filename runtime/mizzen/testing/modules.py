@@ -140,7 +140,7 @@ def _backward(
     assert value.requires_grad, f"{subject.name}'s answer has no graph: it is detached, or made under torch.no_grad()"
     assert not must_be_finite or value.isfinite(), f"the loss is {value.item()} in step {step}"
     value.backward()  # type: ignore[no-untyped-call]
-    return float(value)
+    return value.item()
 
 
 def _targets(subject: Subject, given: Tensor | None) -> Tensor:
