@@ -60,7 +60,7 @@ def test_a_run_that_is_killed_again_and_again_is_the_run_that_never_was(version:
     rows = observed(undisturbed)
     losses = {result.step: result.loss for result in undisturbed.steps()}
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
-    log, chance = tmp_path / "steps.jsonl", random.Random(4)
+    log, chance = tmp_path / "steps.jsonl", random.Random()
 
     def steps() -> list[str]:
         return log.read_text().splitlines() if log.exists() else []
@@ -78,12 +78,11 @@ def test_a_run_that_is_killed_again_and_again_is_the_run_that_never_was(version:
         begins.append(int(out.split()[1]))
         return process.returncode
 
-    for life_time in (chance.randint(5, 9), chance.randint(5, 9)):
-        process, before = life(), len(steps())
-        until(lambda: len(steps()) >= before + life_time, "it trains")  # noqa: B023
-        time.sleep(chance.random() * 0.02)
-        process.kill()
-        assert ended(process) == -signal.SIGKILL
+    process, life_time = life(), chance.randint(5, 15)
+    until(lambda: len(steps()) >= life_time, "it trains")
+    time.sleep(chance.random() * 0.02)
+    process.kill()
+    assert ended(process) == -signal.SIGKILL
     assert ended(life(begins[-1] + 8)) == -signal.SIGKILL  # in the middle of a copy
     halves = [
         path for path in room.slot_files(room.run_folder(room.MEMORY, UID)) if not path.read_bytes()[:8].strip(b"\0")
@@ -91,8 +90,8 @@ def test_a_run_that_is_killed_again_and_again_is_the_run_that_never_was(version:
     assert halves, "a slot was cut short"
     clear(UID)  # the memory is lost as well: what is durable counts
     assert ended(life()) == 0
-    assert begins[0] == 0 and 0 < begins[1] < begins[2] and 0 < begins[3] < len(losses)
-    assert begins[3] % 4 == 0
+    assert begins[0] == 0 < begins[1] and 0 < begins[2] < len(losses)
+    assert begins[2] % 4 == 0
 
     told = [json.loads(line) for line in steps()]
     assert [one for one in told if one["loss"] != losses[one["step"]]] == []
