@@ -2,7 +2,8 @@
 
     PYTHONPATH=.:examples/training python examples/training/blocks.py [NAME ...]
 
-The first entry is registered as models:/tweets/1, in a registry that is gone afterwards; others go on from it.
+The first entry is registered as models:/tweets/1, and others go on from it. The registry is that of
+$MLFLOW_TRACKING_URI, or one that is gone afterwards.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class registry:  # noqa: N801
     def __enter__(self) -> Path:
         self._folder = tempfile.TemporaryDirectory(prefix="mizzen-blocks-")
         folder = Path(self._folder.name)
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         self._former = Path.cwd()
         os.chdir(folder)  # where MLflow puts the files of such a registry
         return folder
