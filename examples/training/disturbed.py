@@ -3,8 +3,8 @@
     python -m examples.training.disturbed docs/images/disturbed.svg [EPOCHS]
 
 Both are the same plan with the same seed: a small CNN on Fashion-MNIST, two workers, each on a Ray node of its own. In
-the second one a worker gets kill -9, later all processes of the other node do, and a new node joins. In a checkout only, as
-it borrows the nodes from the tests; Fashion-MNIST is Debian's dataset-fashion-mnist.
+the second one a worker gets kill -9, later all processes of the other node do, and a new node joins. In a checkout
+only, as it borrows the nodes from the tests; Fashion-MNIST is Debian's dataset-fashion-mnist.
 """
 
 from __future__ import annotations
