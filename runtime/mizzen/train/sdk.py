@@ -234,14 +234,19 @@ def _built(model: Any, config: dict[str, Any], data: Given, seed: int) -> tuple[
 def _checked(values: dict[str, Any]) -> Any:
     from pydantic import ValidationError
 
+    from mizzen.train.sdk_rules import conflict
     from mizzen_api.trainingjob_trainer import Trainer
 
     try:
-        return Trainer.model_validate(values)
+        trainer = Trainer.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise _wrong(f"{where}: {first['msg']}, not {first['input']!r}") from error
+    message = conflict(trainer)
+    if message is not None:
+        raise _wrong(message)
+    return trainer
 
 
 def _wrong(message: str) -> UserError:

@@ -57,6 +57,20 @@ def test_importing_it_is_light() -> None:
         ({"batch_size": 0}, "batch_size|batchSize"),
         ({"accelerator": "quantum"}, "accelerator must be one of auto, cpu, gpu, tpu, npu, not 'quantum'"),
         ({"num_workers": 0}, "num_workers must be 1 or more"),
+        ({"entrypoint": "net:train"}, "entrypoint is a TrainingJob's"),
+        ({"strategy": "fsdp", "compression": {"method": "int8"}}, "compression goes with strategy ddp"),
+        ({"fsdp": {"cpuOffload": True}}, "fsdp goes with strategy fsdp"),
+        ({"parameter_server": {}}, "parameter_server goes with strategy parameter-server"),
+        ({"progressive": {}}, "progressive: name one of"),
+        ({"progressive": {"batchSize": {"from": 64, "to": 8}}}, "from must not be above to"),
+        ({"progressive": {"schedule": "seesaw", "imageSize": {"from": 8, "to": 64}}}, "needs progressive.batchSize"),
+        (
+            {
+                "learning_rate_schedule": "constant",
+                "progressive": {"schedule": "seesaw", "batchSize": {"from": 8, "to": 64}},
+            },
+            "follows a falling rate",
+        ),
     ],
 )
 def test_a_setting_that_is_wrong_is_named(settings: dict[str, object], said: str) -> None:
