@@ -65,6 +65,12 @@ def _names(parameter: str, pipeline: Pipeline) -> Sequence[str]:
     return pipeline.classes if parameter in _HEADS else ()
 
 
+def differing(one: Pipeline, other: Pipeline) -> str | None:
+    """What two pipelines number otherwise: tokens, columns or classes; None where all is alike."""
+    parts = {"tokens": _TOKENS, "columns": _COLUMNS, "classes": _HEADS[0]}
+    return next((what for what, name in parts.items() if list(_names(name, one)) != list(_names(name, other))), None)
+
+
 def _by_name(mine: Tensor, its: Tensor, known: Sequence[str], wanted: Sequence[str], dim: int) -> None:
     place = {name: at for at, name in enumerate(known)}
     pairs = [(at, place[name]) for at, name in enumerate(wanted) if name in place]

@@ -225,7 +225,11 @@ class Loop:
         if plan.activation_checkpointing:
             graph.checkpoint_activations(self.module, self._say)
         unused = not self.recipe.model and has_unused_parameters(self.module, self.task.data)
-        root = distilled(self.module, plan.distillation, self.task.data) if plan.distillation else self.module
+        root = (
+            distilled(self.module, plan.distillation, self.task.data, self.dataset)
+            if plan.distillation
+            else self.module
+        )
         root.unused_parameters = unused  # type: ignore[assignment]  # for DDP, which must know
         root.to(self.device)  # a teacher goes with it
         if plan.channels_last:

@@ -62,11 +62,20 @@ def fine_tuned(uri: str, dataset: RowsAtRest, data: DataShape) -> tuple[Recipe, 
     return recipe, module
 
 
-def distilled(module: nn.Module, settings: Distillation, data: DataShape) -> Distilled:
-    """The module beside its teacher, which is a registered version as it was trained."""
+def distilled(module: nn.Module, settings: Distillation, data: DataShape, dataset: RowsAtRest | None) -> Distilled:
+    """The module beside its teacher, a registered version: UserError where it reads data otherwise."""
+    from mizzen.train.carrying import differing
     from mizzen.train.distill import Distilled
 
-    return Distilled(module, registered(settings.teacher_uri).module, settings, data.example())
+    teacher = registered(settings.teacher_uri)
+    odd = differing(teacher.pipeline, dataset.pipeline) if dataset is not None else None
+    if odd is not None:
+        raise UserError(
+            Reason.INVALID_PARAMETERS,
+            f"trainer.distillation: the {odd} of teacher {settings.teacher_uri} are not those of the Dataset, "
+            "so that it would read other words than there are: train the teacher on this version of the Dataset",
+        )
+    return Distilled(module, teacher.module, settings, data.example())
 
 
 def registered(uri: str) -> TrainedModel:

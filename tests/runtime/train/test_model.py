@@ -155,6 +155,16 @@ def test_a_student_learns_from_a_registered_teacher(version: Version, tmp_path: 
     assert set(artifact.load(tmp_path / "s").module.state_dict()) == set(student.module.state_dict())
 
 
+def test_a_teacher_that_reads_other_columns_is_told(tmp_path: Path) -> None:
+    Loop(plan(), dataset=numbers(tmp_path)).save(tmp_path / "m")
+    turned = numbers(tmp_path, ("b", "a"), ("0-yes-not", "1-yes"))
+    settings = Distillation.model_construct(
+        teacher_uri=str(tmp_path / "m"), temperature=2.0, weight=0.5, hidden_states=0.0
+    )
+    with pytest.raises(UserError, match=r"the columns of teacher .* are not those of the Dataset"):
+        Loop(plan(distillation=settings), dataset=turned)
+
+
 def test_shapes_say_what_a_model_is_called_with() -> None:
     text = DataShape("text", ("a", "b"), vocab_size=50, max_length=7)
     ids, lengths = text.example()
