@@ -155,11 +155,10 @@ def load(source: str | Path, *, tracking_uri: str = "") -> Model:
 def find(source: str | Path, tracking_uri: str = "") -> Path:
     """The folder of weights, configuration and pipeline. UserError where an exported one is not what was exported."""
     from mizzen.registry import layout
-    from mizzen.registry.versions import download
 
     text = str(source)
     if text.startswith("models:/"):
-        return download(text, Path(tempfile.gettempdir()) / "mizzen-models", tracking_uri or None)
+        return _fetched(text, tracking_uri)
     shelf = Path(os.environ.get(ENV_MODELS) or DEFAULT_MODELS)
     places = dict.fromkeys([Path(text.removeprefix("file://")), shelf / text])
     for place in places:
@@ -170,6 +169,14 @@ def find(source: str | Path, tracking_uri: str = "") -> Path:
         f"there is no model {text!r}: looked for it in {' and '.join(map(str, places))}; "
         + (f"{shelf} has {', '.join(there)}" if there else f"set ${ENV_MODELS} to the folder that models lie in")
     )
+
+
+def _fetched(uri: str, tracking_uri: str) -> Path:
+    """Kept by run: a registry, or a name in it, that is made anew counts its versions from 1 again."""
+    from mizzen.registry.versions import download, run_of
+
+    run = run_of(uri, tracking_uri)
+    return download(uri, Path(tempfile.gettempdir()) / "mizzen-models" / (run or "no-run"), tracking_uri or None)
 
 
 def _kind_of(data: DataShape) -> type[Model]:

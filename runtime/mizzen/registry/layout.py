@@ -25,7 +25,8 @@ from mizzen_api.conditions import Reason
 
 FORMAT = 1
 CONFIG, HASH, CHECKPOINT, ATTRIBUTES = "config.yaml", "dataset_hash.txt", "checkpoint", ".gitattributes"
-ATTRIBUTES_TEXT = f"{CHECKPOINT}/*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
+# Git must not change ends of lines, which the digests count.
+ATTRIBUTES_TEXT = f"* -text\n{CHECKPOINT}/*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 # Files of a registered version that name its run, and leavings: they are made anew.
 LEFT_OUT = ("MLmodel", "registered_model_meta", "__pycache__")
 TRIPLE = {

@@ -13,13 +13,12 @@ from mizzen.errors import MizzenError, UserError
 from mizzen.registry import layout
 from mizzen.registry.client import connect, patiently
 from mizzen.registry.runs import RunLog, ensure_experiment, ensure_run
-from mizzen.registry.versions import download, register, resolve
+from mizzen.registry.versions import DEFAULT_TRACKING, download, register, resolve
 from mizzen_api import contract
 from mizzen_api.conditions import Reason
 from mizzen_api.trainingjob import ModelVersion, Register
 
 EXPERIMENT = "imported"
-DEFAULT_TRACKING = "http://127.0.0.1:5000"
 
 
 def export(uri: str, folder: Path, tracking_uri: str = "", *, force: bool = False) -> Path:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DEFAULT_TRACKING = "http://127.0.0.1:5000"
 MODEL_ARTIFACT = "model"
 TAG_GATES = "mizzen.gates"
 TAG_LENGTH = 5000  # what MLflow keeps of a version's tag
@@ -94,9 +95,10 @@ def download(uri: str, cache: str | Path, tracking_uri: str | None = None) -> Pa
     """
     if not uri.startswith("models:/"):
         return model_in(Path(uri.removeprefix("file://")))
-    client = connect(tracking_uri or os.environ.get(contract.ENV_MLFLOW, "http://127.0.0.1:5000"))
+    registry = tracking_uri or os.environ.get(contract.ENV_MLFLOW, DEFAULT_TRACKING)
+    client = connect(registry)
     name, version = resolve(client, uri)
-    key = hashlib.sha256(f"{name}/{version}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{registry} {name}/{version}".encode()).hexdigest()[:16]
     folder = Path(cache) / f"{name.replace('/', '_')}-{version}-{key}"
     if folder.is_dir():
         return folder
@@ -113,6 +115,13 @@ def download(uri: str, cache: str | Path, tracking_uri: str | None = None) -> Pa
 
     patiently(fetch, f"download {uri}")
     return folder
+
+
+def run_of(uri: str, tracking_uri: str = "") -> str:
+    """The run that made the version behind models:/…; UserError where there is none."""
+    client = connect(tracking_uri or os.environ.get(contract.ENV_MLFLOW, DEFAULT_TRACKING))
+    name, version = resolve(client, uri)
+    return str(patiently(lambda: client.get_model_version(name, version), f"find {uri}").run_id or "")
 
 
 def resolve(client: MlflowClient, uri: str) -> tuple[str, str]:

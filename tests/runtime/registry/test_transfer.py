@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from mlflow import MlflowClient
 from mlflow.models import Model
@@ -15,6 +18,7 @@ from mlflow.models import Model
 from mizzen.data.materialize import Version
 from mizzen.data.store import DatasetVersion
 from mizzen.errors import UserError
+from mizzen.models import load
 from mizzen.registry import layout
 from mizzen.registry.runs import RunLog, ensure_experiment, ensure_run
 from mizzen.registry.signature import example_of, profile_of
@@ -138,6 +142,40 @@ def test_only_safetensors_json_and_code_are_exported(exported: Path, tmp_path: P
     with pytest.raises(UserError, match=r"holds no config\.json"):
         export(str(tmp_path), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_git_keeps_each_byte(exported: Path, tmp_path: Path) -> None:
+    """Also where it is told to write the ends of lines as Windows does."""
+    home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1"}
+    user = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "core.autocrlf=true")
+
+    def git(*words: str) -> None:
+        subprocess.run(["git", *user, *words], check=True, capture_output=True, env=home, cwd=exported.parent)
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "v1.0")
+    git("clone", "-q", "-c", "core.autocrlf=true", ".", str(tmp_path / "clone"))
+    cloned = tmp_path / "clone" / "v1.0"
+    assert contents(cloned) == contents(exported) and layout.read(cloned) == layout.read(exported)
+
+
+def test_a_version_is_loaded_by_its_uri(registered: str, exported: Path, tracking: str) -> None:
+    by_uri, by_folder = load(registered), load(exported)
+    row = {"text": "it works today, great"}
+    assert torch.equal(by_uri(row)["logits"], by_folder(row)["logits"])
+    assert load(registered, tracking_uri=tracking).classes == ("bad", "good", "so-so")
+    with pytest.raises(UserError, match=r"MLflow refused \(find models:/bag/9\): Model Version .*not found"):
+        load("models:/bag/9")
+
+
+def test_a_name_that_was_given_anew_has_another_version(exported: Path, shelf: Path, tracking: str) -> None:
+    """Versions count from 1 again: nothing may come from what was fetched before."""
+    assert import_(exported, "anew").uri == "models:/anew/1"
+    assert load("models:/anew/1").classes == ("bad", "good", "so-so")
+    MlflowClient(tracking).delete_registered_model("anew")
+    assert import_(shelf / "v1.0", "anew").uri == "models:/anew/1"
+    assert load("models:/anew/1").classes == ("bad", "good")
 
 
 def tamper(path: Path) -> None:
