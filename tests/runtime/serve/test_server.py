@@ -49,8 +49,8 @@ def status(url: str) -> int:
         return 0
 
 
-def until(url: str, wanted: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 20
+def until(url: str, wanted: int, process: subprocess.Popen[str], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
     while status(url) != wanted:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, f"{url} never answered {wanted}"

@@ -51,7 +51,7 @@ class Server:
         app = web.Application()
         app.router.add_post("/predict", self.answer)
         app.router.add_post("/other/path", self.answer)
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -196,7 +196,7 @@ def served(shelf: Path) -> Iterator[str]:
         text=True,
     )
     try:
-        until(f"http://127.0.0.1:{port}/v2/health/ready", 200, process)
+        until(f"http://127.0.0.1:{port}/v2/health/ready", 200, process, seconds=90)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

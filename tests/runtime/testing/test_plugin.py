@@ -22,6 +22,7 @@ def test_forward_pass(mizzen_model):
 def test_invariances(mizzen_model):
     check_invariances(mizzen_model, ROWS)
 """
+ONE = "def test_it(mizzen_model): ..."
 
 
 def users_pytest(folder: Path, *arguments: str, tests: str = USERS) -> subprocess.CompletedProcess[str]:
@@ -44,16 +45,16 @@ def users_pytest(folder: Path, *arguments: str, tests: str = USERS) -> subproces
 
 @pytest.mark.slow
 def test_a_model_is_named_on_the_command_line_or_in_the_configuration(shelf: Path, tmp_path: Path) -> None:
-    (tmp_path / "pytest.ini").write_text(f"[pytest]\nmizzen_model = {shelf / 'v1.0'}\n")
-    done = users_pytest(tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmizzen_model = v7\n")
+    done = users_pytest(tmp_path, "--mizzen-model", str(shelf / "v1.0"))
     assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout
-    done = users_pytest(tmp_path, "--mizzen-model", "v7")
+    done = users_pytest(tmp_path, tests=ONE)
     assert done.returncode == 1 and "there is no model 'v7'" in done.stdout, done.stdout
 
 
 @pytest.mark.slow
 def test_without_a_model_the_fixture_says_how_to_name_one(tmp_path: Path) -> None:
-    done = users_pytest(tmp_path, tests="def test_it(mizzen_model): ...")
+    done = users_pytest(tmp_path, tests=ONE)
     assert done.returncode == 1 and "the fixture mizzen_model needs --mizzen-model MODEL" in done.stdout, done.stdout
 
 
