@@ -107,6 +107,10 @@ class Trainer(ApiModel):
             "compression goes with strategy ddp or parameter-server: under fsdp set compression.method to none",
         ),
         (
+            "self.precision != 'fp16' || !has(self.compression) || self.compression.method == 'none'",
+            "precision fp16 scales its gradients, which what compression owes does not follow: use bf16 or fp32",
+        ),
+        (
             "!has(self.fsdp) || self.strategy == 'fsdp'",
             "fsdp goes with strategy fsdp: set trainer.strategy to fsdp, or leave the block out",
         ),

@@ -222,6 +222,7 @@ def test_trainings_that_are_taken(spec: dict[str, Any]) -> None:
     ("spec", "words"),
     [
         (trained({"strategy": "fsdp", "compression": {"method": "int8"}}), "under fsdp set compression.method to none"),
+        (trained({"precision": "fp16", "compression": {"method": "int8"}}), "precision fp16 scales its gradients"),
         (trained({"fsdp": {}}), "set trainer.strategy to fsdp"),
         (trained({"parameterServer": {}}), "parameterServer goes with strategy parameter-server"),
         (

@@ -22,6 +22,10 @@ def _rules(trainer: Trainer) -> list[tuple[bool, str]]:
     return [
         (trainer.entrypoint is not None, "entrypoint is a TrainingJob's; here, call your training function yourself"),
         (strategy == "fsdp" and compresses, "compression goes with strategy ddp or parameter-server, not with fsdp"),
+        (
+            trainer.precision == "fp16" and compresses,
+            "precision fp16 scales its gradients, which what compression owes does not follow: use bf16 or fp32",
+        ),
         (strategy != "fsdp" and trainer.fsdp is not None, "fsdp goes with strategy fsdp"),
         (
             strategy != "parameter-server" and trainer.parameter_server is not None,

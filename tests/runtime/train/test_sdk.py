@@ -59,6 +59,7 @@ def test_importing_it_is_light() -> None:
         ({"num_workers": 0}, "num_workers must be 1 or more"),
         ({"entrypoint": "net:train"}, "entrypoint is a TrainingJob's"),
         ({"strategy": "fsdp", "compression": {"method": "int8"}}, "compression goes with strategy ddp"),
+        ({"precision": 16, "compression": {"method": "int8"}}, "precision fp16 scales its gradients"),
         ({"fsdp": {"cpuOffload": True}}, "fsdp goes with strategy fsdp"),
         ({"parameter_server": {}}, "parameter_server goes with strategy parameter-server"),
         ({"progressive": {}}, "progressive: name one of"),
