@@ -71,7 +71,8 @@ def test_examples_are_valid() -> None:
         document
         for path in sorted((ROOT / "examples").rglob("*.yaml"))
         for document in yaml.safe_load_all(path.read_text())
-        if document["apiVersion"] == API_VERSION  # Secrets and the like belong to Kubernetes
+        # Secrets and the like belong to Kubernetes; a list holds parts of manifests.
+        if isinstance(document, dict) and document["apiVersion"] == API_VERSION
     ]
     assert {document["kind"] for document in documents} == set(by_kind)
     for document in documents:
