@@ -53,6 +53,17 @@ def plan(version: Version) -> TrainPlan:
     )
 
 
+RUNNING: list[Running] = []
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    yield
+    for running in RUNNING:
+        running.stop()
+    RUNNING.clear()
+
+
 @dataclass
 class Heard:
     began: list[tuple[int, int, str]] = field(default_factory=list)
@@ -81,6 +92,7 @@ class Running:
         self.group, self.outcome = group, None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+        RUNNING.append(self)
 
     def _run(self) -> None:
         self.outcome: Outcome | None = self.group.run()
@@ -89,6 +101,12 @@ class Running:
         self._thread.join(120)
         assert self.outcome is not None, "the group does not end"
         return self.outcome
+
+    def stop(self) -> None:
+        """A test that failed leaves no workers behind: others wait for their places."""
+        if self._thread.is_alive():
+            self.group.tell(Stop())
+            self._thread.join(60)
 
     @property
     def step(self) -> int:
@@ -144,7 +162,7 @@ def test_a_run_that_loses_what_it_can_lose(nodes: RayNodes, plan: TrainPlan, tmp
     running.goes_on()
 
     nodes.kill(ONE, running.pid(ONE))
-    until(lambda: len(running.heard.recovered) == 2)
+    until(lambda: len(running.heard.recovered) == 2, 120.0)  # Ray takes a while to see that a node is dead
     running.goes_on()
     assert running.heard.counter("compression") == "int8"
     assert 0 < running.heard.counter("bytes_sent") <= 0.25 * running.heard.counter("bytes_uncompressed")
