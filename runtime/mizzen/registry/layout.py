@@ -12,8 +12,9 @@ Nothing in it depends on when or where it was exported: the same version gives t
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,8 +28,9 @@ FORMAT = 1
 CONFIG, HASH, CHECKPOINT, ATTRIBUTES = "config.yaml", "dataset_hash.txt", "checkpoint", ".gitattributes"
 # Git must not change ends of lines, which the digests count.
 ATTRIBUTES_TEXT = f"* -text\n{CHECKPOINT}/*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
+ORIGIN = "origin.json"  # beside a model that was trained without a run: what a run would say
 # Files of a registered version that name its run, and leavings: they are made anew.
-LEFT_OUT = ("MLmodel", "registered_model_meta", "__pycache__")
+LEFT_OUT = ("MLmodel", "registered_model_meta", "__pycache__", ORIGIN)
 TRIPLE = {
     "datasetFingerprint": contract.TAG_DATASET_FINGERPRINT,
     "codeRevision": contract.TAG_CODE_REVISION,
@@ -46,6 +48,19 @@ class Exported:
     provenance: dict[str, str] = field(default_factory=dict)  # by the names of TRIPLE
     parameters: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+
+
+def leave_origin(folder: Path, origin: Exported) -> None:
+    """For the export of a model that has no run."""
+    (folder / ORIGIN).write_text(json.dumps(asdict(origin), indent=1, sort_keys=True))
+
+
+def origin_of(folder: Path) -> Exported:
+    """What is known of a model in a folder: by config.yaml of an exported one, once checked, or by `leave_origin`."""
+    if (folder / CONFIG).is_file():
+        return read(folder)
+    path = folder / ORIGIN
+    return Exported(**json.loads(path.read_bytes())) if path.is_file() else Exported()
 
 
 def holds_model(folder: Path) -> bool:

@@ -83,10 +83,9 @@ def import_(folder: Path, name: str, alias: str | None = None, tracking_uri: str
 
 
 def _about(uri: str, tracking_uri: str) -> layout.Exported:
-    """The triple, parameters and metrics of the version's run. Of folders, only an exported one knows them."""
+    """The triple, parameters and metrics of the version's run, or what the model's folder says of them."""
     if not uri.startswith("models:/"):
-        folder = Path(uri.removeprefix("file://"))
-        return layout.read(folder) if (folder / layout.CONFIG).is_file() else layout.Exported()
+        return layout.origin_of(Path(uri.removeprefix("file://")))
     client = connect(tracking_uri or os.environ.get(contract.ENV_MLFLOW, DEFAULT_TRACKING))
     name, number = resolve(client, uri)
     version = patiently(lambda: client.get_model_version(name, number), f"find {uri}")

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from mizzen import entrypoints
 from mizzen.data.store import DatasetVersion, local_folder
@@ -15,6 +14,7 @@ from mizzen.train import accelerators
 from mizzen.train.fitting import fit, left
 from mizzen.train.group.work import FINAL
 from mizzen.train.model import recipe_of
+from mizzen.train.origin import parameters_of
 from mizzen.train.plan import TrainPlan, plan_of
 from mizzen.train.telemetry import Telemetry
 from mizzen.workload import config as configuration
@@ -94,7 +94,7 @@ def _register(
     tags = run_tags(config, plan.config_hash)
     run_id = ensure_run(client, ensure_experiment(client, f"{config.namespace}/{config.name}"), config.name, tags)
     runlog = RunLog(client, run_id)
-    runlog.parameters({"model": plan.model, **plan.settings, **_trainer_parameters(plan)})
+    runlog.parameters(parameters_of(plan, plan.model))
     assert config.dataset is not None
     runlog.dataset(config.dataset, DatasetVersion(config.dataset.uri).manifest)
     for step, values in telemetry.curves:
@@ -115,8 +115,3 @@ def _register(
     accuracy = metrics.get("test_accuracy")
     measured = f" with a test accuracy of {accuracy:.4f}" if accuracy is not None else ""
     return f"registered {version.uri}{measured}"
-
-
-def _trainer_parameters(plan: TrainPlan) -> dict[str, Any]:
-    names = ("learning_rate", "epochs", "batch_size", "weight_decay", "precision", "seed")
-    return {name: getattr(plan, name) for name in names}

@@ -50,6 +50,7 @@ class TrainingResult:
     recipe: Recipe
     pipeline: Pipeline | None  # None where images came as arrays
     notes: list[str] = field(default_factory=list)  # what a person should know, for example that compiling failed
+    plan: TrainPlan | None = None  # all settings
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -57,10 +58,17 @@ class TrainingResult:
         return self.recipe.data.classes
 
     def save(self, path: str | Path) -> Path:
-        """Write the model's folder, which a ModelService serves and mizzen.models reads: no pickle in it."""
+        """Write the model's folder, which a ModelService serves and mizzen.models reads: no pickle in it.
+
+        `mizzen export` makes a folder for Git of it, with the triple, the settings and the metrics.
+        """
         from mizzen.models import artifact
+        from mizzen.registry.layout import leave_origin
+        from mizzen.train.origin import origin_of
 
         artifact.write(Path(path), self.recipe, self.model.state_dict(), self._pipeline())
+        if self.plan is not None:
+            leave_origin(Path(path), origin_of(self.plan, self.recipe.name, self.metrics))
         return Path(path)
 
     def predict(self, rows: Any) -> np.ndarray[Any, Any]:
@@ -201,6 +209,7 @@ def _fitted(plan: TrainPlan, data: Given, model: Any, config: dict[str, Any]) ->
         notes=loop.notes,
         recipe=loop.recipe,
         pipeline=data.rows.pipeline if data.rows is not None else None,
+        plan=plan,
     )
 
 

@@ -48,6 +48,7 @@ def fit_on_group(trainer: DistributedTrainer, model: Any, data: Given, config: d
             notes=heard.notes,
             recipe=trained.recipe,
             pipeline=trained.pipeline,
+            plan=plan,
         )
 
 

@@ -125,11 +125,28 @@ def test_an_example_has_what_is_frequent(registered: str, tmp_path: Path) -> Non
 
 
 def test_a_folder_is_exported_as_a_version_is(exported: Path, tmp_path: Path) -> None:
-    """One that was exported keeps what it says; one that a training wrote says nothing."""
+    """One that was exported keeps what it says; bare weights and pipeline say nothing."""
     assert contents(export(str(exported), tmp_path / "copy")) == contents(exported)
     plain = export((exported / "checkpoint").as_uri(), tmp_path / "plain")
     assert contents(plain / "checkpoint") == contents(exported / "checkpoint")
     assert layout.read(plain) == layout.Exported()
+
+
+def test_what_fit_saved_keeps_its_triple_without_a_run(shelf: Path, tracking: str, tmp_path: Path) -> None:
+    about = layout.read(shelf / "v1.0")
+    assert about.provenance.keys() == {"datasetFingerprint", "codeRevision", "configHash"}
+    assert about.metrics["test_accuracy"] > 0.9
+    assert (about.parameters["model"], about.parameters["epochs"]) == ("text-transformer", "12")
+    fingerprint = about.provenance["datasetFingerprint"]
+    assert fingerprint.startswith("sha256:")
+    assert (shelf / "v1.0" / "dataset_hash.txt").read_text().strip() == fingerprint
+    version = import_(shelf / "v1.0", "fitted")
+    found = MlflowClient(tracking).get_model_version("fitted", str(version.version))
+    assert found.tags[contract.TAG_DATASET_FINGERPRINT] == fingerprint
+    back = contents(export(version.uri, tmp_path / "back"))
+    example = back.pop("checkpoint/input_example.json")
+    assert b'"columns": ["text"]' in example
+    assert {**back, "config.yaml": b""} == {**contents(shelf / "v1.0"), "config.yaml": b""}
 
 
 @pytest.mark.parametrize("name", ["model.pkl", "weights.pt", "code/data.bin"])
