@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 
 import harness
+import train_compression
 import train_progressive
 import train_recovery
 import train_speed
+import train_staleness
 from harness import Options, Row
 
 PARTS: dict[str, Callable[[Options], list[Row]]] = {
@@ -21,6 +23,9 @@ PARTS: dict[str, Callable[[Options], list[Row]]] = {
     "recovery": train_recovery.recovery,
     "progressive": train_progressive.progressive,
     "autotune": train_progressive.autotuned,
+    "compression": train_compression.bytes_and_accuracy,
+    "slow-link": train_compression.through_a_slow_link,
+    "staleness": train_staleness.staleness,
 }
 SHORT = ("overhead", "scaling", "stall")
 
