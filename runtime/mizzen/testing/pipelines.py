@@ -15,7 +15,7 @@ from mizzen.models.inputs import inputs_of
 from mizzen.models.loading import LENGTH, Model, Rows
 from mizzen.models.shapes import TEXT, DataShape
 from mizzen.testing.modules import check_forward
-from mizzen.testing.subjects import Checked, held, listed
+from mizzen.testing.subjects import Checked, device_of, held, listed
 
 if TYPE_CHECKING:
     from mizzen.data.pipeline import Arrays, Pipeline
@@ -68,7 +68,7 @@ def _takes_all(module: nn.Module, name: str, data: DataShape) -> None:
 
 def _takes(module: nn.Module, inputs: tuple[Tensor, ...], name: str, data: DataShape, told: str = "") -> None:
     __tracebackhide__ = True
-    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    device = device_of(module)
     try:
         check_forward(module, tuple(part.to(device) for part in inputs), outputs=data.outputs)
     except AssertionError:

@@ -48,7 +48,8 @@ def subject_of(model: Checked, inputs: Inputs) -> Subject:
         return Subject(type(model).__name__, model, _tuple(inputs))
     model = held(model)
     if inputs is None:
-        return Subject(model.name, model.module, model.data.example(), model.data)
+        device = device_of(model.module)
+        return Subject(model.name, model.module, tuple(part.to(device) for part in model.data.example()), model.data)
     if are_tensors(inputs):
         return Subject(model.name, model.module, _tuple(inputs), model.data)
     rows = listed(inputs)
@@ -67,6 +68,10 @@ def held(model: Checked) -> Model:
         f"this check calls the model with rows, and a {type(model).__name__} has no pipeline to read them: "
         "give what mizzen.models.load or DistributedTrainer.fit returned"
     )
+
+
+def device_of(module: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
 def are_tensors(inputs: Any) -> TypeGuard[Tensor | tuple[Tensor, ...]]:
