@@ -179,7 +179,9 @@ def draw(file: Path, quiet: Curve, disturbed: Curve) -> None:
             text, (step, 0.97), (4, 0), xycoords=("data", "axes fraction"), textcoords="offset points", va="top"
         )
     above.set(ylabel=f"loss, mean of {WINDOW} steps", yscale="log")
-    above.legend(frameon=False, loc="center right")
+    above.yaxis.set_major_formatter("{x:.1f}")
+    above.yaxis.set_minor_formatter("{x:.1f}")
+    above.legend(frameon=False, loc="lower left")
     below.step(np.arange(1, len(disturbed.workers) + 1), disturbed.workers, color="#c2410c", where="mid")
     below.set(xlabel="optimizer step", ylabel="workers", ylim=(0, 2.5), yticks=[0, 1, 2])
     for axes in (above, below):
