@@ -85,4 +85,5 @@ def _lower_is_better(gate: Gate) -> bool:
 
 
 def _value(metric: str, metrics: Mapping[str, float]) -> float | None:
-    return metrics.get(metric, metrics.get(f"test_{metric}"))
+    """On the test split: a plain `loss` is that of the last training steps."""
+    return metrics.get(f"test_{metric}", metrics.get(metric))

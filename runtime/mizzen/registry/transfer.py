@@ -47,8 +47,19 @@ def _write(model: Path, draft: Path, about: layout.Exported) -> None:
         target = draft / layout.CHECKPOINT / path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(model / path, target)
+    _ensure_example(draft / layout.CHECKPOINT)
     layout.write_papers(draft, about)
     draft.chmod(0o755)
+
+
+def _ensure_example(checkpoint: Path) -> None:
+    """A version gets one when it is registered; with it the folder is the same before and after."""
+    from mizzen.data.pipeline import Pipeline
+    from mizzen.registry import signature
+
+    if not (checkpoint / signature.EXAMPLE_FILE).exists():
+        pipeline = Pipeline.load(checkpoint / contract.MODEL_PIPELINE)
+        signature.write_example(checkpoint, signature.example_of(pipeline))
 
 
 def _take_place(draft: Path, folder: Path) -> None:

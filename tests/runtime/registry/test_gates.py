@@ -17,6 +17,7 @@ CASES: list[tuple[dict[str, Any], dict[str, float], bool, str]] = [
     ({"min": 0.8}, {"accuracy": float("nan")}, False, "gate accuracy: nan is below the minimum 0.8"),
     ({"min": 0.5}, {}, False, "gate accuracy: there is no such metric; nothing was measured"),
     ({"min": 0.5}, {"test_loss": 1.0}, False, "gate accuracy: there is no such metric; there are test_loss"),
+    ({"metric": "loss", "max": 1}, {"loss": 0.1, "test_loss": 1.5}, False, "gate loss: 1.5000 is above the maximum 1"),
     ({"metric": "loss", "max": 1}, {"loss": 2.0}, False, "gate loss: 2.0000 is above the maximum 1"),
     (
         {"notWorseThan": "champion"}, {"accuracy": 0.9}, True,
