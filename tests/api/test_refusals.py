@@ -286,3 +286,21 @@ def test_whatever_a_training_may_say_has_a_size() -> None:
     kind = next(kind for kind in KINDS if kind.KIND == "TrainingJob")
     root = manifest(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     assert unbounded(root["properties"]["spec"], "spec") == []
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ({"min": 0.5}, ""),
+        ({"notWorseThan": "champion"}, ""),
+        ({"notWorseThan": "12", "tolerance": 0.01, "type": "minimize"}, ""),
+        ({"metric": "accuracy"}, "set min, max or notWorseThan"),
+        ({"min": 0.5, "tolerance": 0.1}, "tolerance goes with notWorseThan"),
+        ({"notWorseThan": "models:/m/1"}, "notWorseThan"),
+        ({"notWorseThan": "champion", "tolerance": -1}, "tolerance"),
+    ],
+)
+def test_gates(gate: dict[str, Any], said: str) -> None:
+    found = refusals("TrainingJob", registered(gates=[gate]))
+    assert said in found
+    assert bool(found) == bool(said)
