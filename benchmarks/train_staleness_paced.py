@@ -11,7 +11,7 @@ from typing import Any
 from mizzen.train.loop import Loop
 from mizzen.train.plan import TrainPlan
 from mizzen.train.schedule import StepShape
-from mizzen.train.seams import TrainState
+from mizzen.train.seams import Place, TrainState
 from mizzen.train.step import Crew, Stepper
 from mizzen.train.strategies.parameter_server.strategy import ParameterServer
 
@@ -36,13 +36,21 @@ class PacedStepper(Stepper):
         return super().step(crew, state, batch, shape)
 
 
+class PacedLoop(Loop):
+    pace = SECONDS
+
+    def join(self, place: Place) -> None:
+        super().join(place)
+        strategy = PacedStrategy(self.plan, place, self.device)
+        strategy.seconds = self.pace
+        self.crew.strategy = strategy
+
+
 def build(values: Mapping[str, Any]) -> Loop:
     """The first process to come is the slow one."""
     plan = TrainPlan.from_dict(dict(values))
-    loop = Loop(plan)
-    crew = loop.crew
-    crew.strategy = PacedStrategy(plan, crew.place, loop.device)
-    crew.strategy.seconds = SECONDS * (SLOWER if _is_first() else 1.0)
+    loop = PacedLoop(plan)
+    loop.pace = SECONDS * (SLOWER if _is_first() else 1.0)
     loop.stepper = PacedStepper(plan, loop.task, loop.train_part, print)
     return loop
 
