@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from mizzen.data.pipeline import RowError
+from mizzen.data.pipeline import Pipeline, RowError
 from mizzen.data.steps.base import Feature, Target
 from mizzen.errors import UserError
 from mizzen.models import ImageClassifier, Model, TableModel, TextClassifier, artifact, load
@@ -121,8 +121,6 @@ def test_the_target_may_stay_in_rows(shelf: Path) -> None:
 
 
 def test_a_number_is_answered_in_its_own_unit(tmp_path: Path) -> None:
-    from mizzen.data.pipeline import Pipeline
-
     pipeline = Pipeline({"length": "Int64", "b": "Float64"}, (), Target("price", ()), (Feature("length"), Feature("b")))
     recipe = Recipe.by_name("mlp", {"hidden_dim": 4}, DataShape.of(pipeline))
     recipe = Recipe(recipe.data, model="mlp", config=recipe.config, target_mean=100.0, target_deviation=10.0)
@@ -133,6 +131,67 @@ def test_a_number_is_answered_in_its_own_unit(tmp_path: Path) -> None:
     assert type(model) is TableModel and value.shape == (2,) and value[0] != value[1], "a column that is read stays"
     assert torch.equal(value.detach(), torch.from_numpy(model.trained.predict_rows(rows)[:, 0]))
     assert isinstance(Model.load(tmp_path), TableModel)
+
+
+NET = """
+from torch import nn
+
+class Net(nn.Sequential):
+    WAY = "{way}"
+
+def build(config, data):
+    from {inner} import last
+    return Net(nn.Linear(data.num_features, 4), last(), nn.Linear(4, data.outputs))
+"""
+
+
+@pytest.mark.parametrize("package", [False, True], ids=["module", "package"])
+def test_versions_keep_code_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: bool) -> None:
+    """The same import path in two versions, made by files that are no more."""
+    name = "mizzen_test_pack" if package else "mizzen_test_net"
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for way, last in (("one", "Tanh"), ("two", "ReLU")):
+        write_net(tmp_path / f"source-{way}", name, way, last, package=package)
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(tmp_path / f"source-{way}")
+            write_version(tmp_path / way, f"{name}{'.net' * package}:build")
+        for part in [part for part in sys.modules if part.partition(".")[0] == name]:
+            del sys.modules[part]
+    one, two, again = (load(tmp_path / way) for way in ("one", "two", "one"))
+    assert [model.module.WAY for model in (one, two, again)] == ["one", "two", "one"]
+    assert [type(model.module[1]).__name__ for model in (one, two, again)] == ["Tanh", "ReLU", "Tanh"]
+    assert str(tmp_path / "two" / "code") not in sys.path, "what was swapped in is gone"
+    assert two([{"a": 1.0}])["logits"].shape == (1, 2)
+
+
+def write_net(source: Path, name: str, way: str, last: str, *, package: bool) -> None:
+    folder = source / name if package else source
+    folder.mkdir(parents=True, exist_ok=True)
+    if package:
+        (folder / "__init__.py").touch()
+        (folder / "parts.py").write_text(f"from torch.nn import {last} as last\n")
+        (folder / "net.py").write_text(NET.format(way=way, inner=f"{name}.parts"))
+    else:
+        text = NET.format(way=way, inner="torch.nn").replace("import last", f"import {last} as last")
+        (folder / f"{name}.py").write_text(text)
+
+
+def write_version(folder: Path, entrypoint: str) -> None:
+    """The source is on the path."""
+    pipeline = Pipeline({"a": "Float64"}, (), Target("y", ("n", "p")), (Feature("a"),))
+    recipe = Recipe(DataShape.of(pipeline), entrypoint=entrypoint)
+    artifact.write(folder, recipe, recipe.build().state_dict(), pipeline)
+
+
+def test_a_module_that_was_trained_as_an_object_is_given_again(tmp_path: Path) -> None:
+    pipeline = Pipeline({"a": "Float64"}, (), Target("y", ("n", "p")), (Feature("a"),))
+    module = torch.nn.Linear(1, 2)
+    artifact.write(tmp_path, Recipe(DataShape.of(pipeline)), module.state_dict(), pipeline)
+    with pytest.raises(UserError, match="holds the weights of a module that was given as an object: give load one"):
+        load(tmp_path)
+    loaded = load(tmp_path, module=torch.nn.Linear(1, 2))
+    assert torch.equal(loaded({"a": 2.0})["logits"], module(torch.tensor([[2.0]])))
 
 
 def test_names_come_without_torch() -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ from torch import Tensor, nn
 from mizzen.data.pipeline import Pipeline
 from mizzen.models.building import Recipe
 from mizzen.models.inputs import inputs_of
+from mizzen.models.own_code import copy_code, importable
 from mizzen.models.shapes import DataShape
 from mizzen_api import contract
 
@@ -100,7 +98,7 @@ def write(folder: Path, recipe: Recipe, weights: Mapping[str, Tensor], pipeline:
     (folder / contract.MODEL_CONFIG).write_text(json.dumps({"format": FORMAT, **_wire(recipe)}, indent=1))
     (folder / contract.MODEL_PIPELINE).write_text(pipeline.to_json())
     if recipe.entrypoint:
-        _copy_code(recipe.entrypoint, folder / CODE)
+        copy_code(recipe.entrypoint, folder / CODE)
 
 
 def load(folder: str | Path, module: nn.Module | None = None) -> TrainedModel:
@@ -114,12 +112,11 @@ def load(folder: str | Path, module: nn.Module | None = None) -> TrainedModel:
         raise ValueError(f"model format {document.get('format')!r}; this version of mizzen reads {FORMAT}")
     pipeline = Pipeline.load(folder / contract.MODEL_PIPELINE)
     recipe = _recipe(document, pipeline)
-    if recipe.entrypoint:
-        _make_importable(recipe.entrypoint, folder / CODE)
     if module is None:
         if not (recipe.model or recipe.entrypoint):
             raise ValueError(f"{folder} holds the weights of a module that was given as an object: give load one, too")
-        module = recipe.build()
+        with importable(recipe.entrypoint, folder / CODE):
+            module = recipe.build()
     module.load_state_dict(load_file(folder / contract.MODEL_WEIGHTS))
     module.eval()
     return TrainedModel(recipe.name, module, pipeline, recipe)
@@ -153,28 +150,3 @@ def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         made[name] = value.clone() if value.data_ptr() in seen else value
         seen.add(value.data_ptr())
     return made
-
-
-def _copy_code(entrypoint: str, folder: Path) -> None:
-    """Its module, or all Python files of its package. Installed packages (in site-packages) are left where they are."""
-    top = entrypoint.partition(":")[0].partition(".")[0]
-    spec = importlib.util.find_spec(top)
-    if spec is None or spec.origin is None or "site-packages" in spec.origin:
-        return
-    source = Path(spec.origin)
-    folder.mkdir(exist_ok=True)
-    if not spec.submodule_search_locations:
-        shutil.copyfile(source, folder / source.name)
-        return
-    for path in source.parent.rglob("*.py"):
-        target = folder / top / path.relative_to(source.parent)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-
-
-def _make_importable(entrypoint: str, folder: Path) -> None:
-    """What is on PYTHONPATH already is used; else the files that came with the model."""
-    top = entrypoint.partition(":")[0].partition(".")[0]
-    if importlib.util.find_spec(top) is None and folder.is_dir():
-        sys.path.append(str(folder))
-        importlib.invalidate_caches()

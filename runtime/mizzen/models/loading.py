@@ -55,17 +55,19 @@ class Model(nn.Module):
         self.eval()
 
     @classmethod
-    def load(cls, source: str | Path, *, tracking_uri: str = "") -> Self:
+    def load(cls, source: str | Path, *, tracking_uri: str = "", module: nn.Module | None = None) -> Self:
         """The model that `source` names.
 
         It is a folder that `mizzen export` or a training wrote; a name below $MIZZEN_MODELS or ./models, such as
         "v1.0"; or models:/NAME/VERSION or models:/NAME@ALIAS of the registry at `tracking_uri` or $MLFLOW_TRACKING_URI.
 
+        `module` takes the weights of a model that was trained as an object, which nothing here could build.
+
         UserError says where was looked, which file is not what was exported, or what kind of model it is.
         """
         folder = find(source, tracking_uri)
         try:
-            trained = artifact.load(folder)
+            trained = artifact.load(folder, module)
         except UserError:
             raise
         except Exception as error:  # of JSON, safetensors and torch: all say that files do not fit each other
@@ -147,9 +149,9 @@ class TableModel(Model):
     modality = TABLE
 
 
-def load(source: str | Path, *, tracking_uri: str = "") -> Model:
+def load(source: str | Path, *, tracking_uri: str = "", module: nn.Module | None = None) -> Model:
     """As Model.load: a TextClassifier, ImageClassifier, TableModel, or a plain Model for what is none of them."""
-    return Model.load(source, tracking_uri=tracking_uri)
+    return Model.load(source, tracking_uri=tracking_uri, module=module)
 
 
 def find(source: str | Path, tracking_uri: str = "") -> Path:
