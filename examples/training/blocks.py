@@ -1,6 +1,6 @@
 """Train each entry of blocks.yaml in small, and print what came of it. These are the figures of docs/training.md.
 
-    PYTHONPATH=.:examples/training python examples/training/blocks.py [NAME ...]
+    PYTHONPATH=$PWD:$PWD/examples/training python examples/training/blocks.py [NAME ...]
 
 The first entry is registered as models:/tweets/1, and others go on from it. The registry is that of
 $MLFLOW_TRACKING_URI, or one that is gone afterwards.
