@@ -46,9 +46,11 @@ def example_of(pipeline: Pipeline, profile: Mapping[str, Any] | None = None) -> 
 
 
 def write_example(folder: Path, row: Mapping[str, Any]) -> None:
-    """As a pandas frame in the orient `split`, which is how MLflow reads it back."""
+    """As a pandas frame in the orient `split`, which is how MLflow reads it back. It is there whole or not at all."""
     document = {"columns": list(row), "data": [list(row.values())]}
-    (folder / EXAMPLE_FILE).write_text(json.dumps(document, ensure_ascii=False))
+    draft = folder / f".{EXAMPLE_FILE}"
+    draft.write_text(json.dumps(document, ensure_ascii=False))
+    draft.rename(folder / EXAMPLE_FILE)
 
 
 def profile_of(version: DatasetVersion) -> dict[str, Any] | None:
