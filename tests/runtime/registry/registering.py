@@ -34,7 +34,7 @@ class StoppingClient(MlflowClient):
     """Halts for good when a method is about to be called ("before:NAME") or has been ("after:NAME")."""
 
     def __init__(self, tracking: str, point: str) -> None:
-        super().__init__(tracking)
+        super().__init__(tracking, tracking)
         self._moment, _, name = point.partition(":")
         self._inner = getattr(super(), name)
         setattr(self, name, self._halting)
@@ -47,7 +47,7 @@ class StoppingClient(MlflowClient):
 
 
 def main(tracking: str, folder: Path, uid: str, point: str) -> None:
-    run_id = run_of(MlflowClient(tracking), uid)
+    run_id = run_of(MlflowClient(tracking, tracking), uid)
     target = Register(name=uid, alias="champion")
     register(StoppingClient(tracking, point), target, folder, run_id, tags_of(uid), METRICS)
 

@@ -58,7 +58,7 @@ def registered(tracking: str, version: Version, tmp_path_factory: pytest.TempPat
     assert list(loop.steps())
     folder = tmp_path_factory.mktemp("run") / "final"
     loop.save(folder)
-    client = MlflowClient(tracking)
+    client = MlflowClient(tracking, tracking)
     tags = {**TAGS, contract.TAG_DATASET_FINGERPRINT: version.fingerprint}
     run = RunLog(client, ensure_run(client, ensure_experiment(client, "default/bag"), "bag", tags))
     run.parameters({"epochs": 1, "model": "text-bag"})
@@ -98,7 +98,7 @@ def test_there_and_back_is_the_same_to_the_bit(exported: Path, tmp_path: Path, t
     again = import_(exported, "elsewhere")
     assert (first.uri, first.alias) == ("models:/elsewhere/1", "candidate") and again.version == first.version
     assert contents(export("models:/elsewhere@candidate", tmp_path / "back")) == contents(exported)
-    moved = MlflowClient(tracking).get_model_version("elsewhere", "1")
+    moved = MlflowClient(tracking, tracking).get_model_version("elsewhere", "1")
     assert moved.tags[contract.TAG_CODE_REVISION] == "0123abc"
 
 
@@ -141,7 +141,7 @@ def test_what_fit_saved_keeps_its_triple_without_a_run(shelf: Path, tracking: st
     assert fingerprint.startswith("sha256:")
     assert (shelf / "v1.0" / "dataset_hash.txt").read_text().strip() == fingerprint
     version = import_(shelf / "v1.0", "fitted")
-    found = MlflowClient(tracking).get_model_version("fitted", str(version.version))
+    found = MlflowClient(tracking, tracking).get_model_version("fitted", str(version.version))
     assert found.tags[contract.TAG_DATASET_FINGERPRINT] == fingerprint
     assert contents(export(version.uri, tmp_path / "back")) == contents(shelf / "v1.0")
 
@@ -187,7 +187,7 @@ def test_a_name_that_was_given_anew_has_another_version(exported: Path, shelf: P
     """Versions count from 1 again: nothing may come from what was fetched before."""
     assert import_(exported, "anew").uri == "models:/anew/1"
     assert load("models:/anew/1").classes == ("bad", "good", "so-so")
-    MlflowClient(tracking).delete_registered_model("anew")
+    MlflowClient(tracking, tracking).delete_registered_model("anew")
     assert import_(shelf / "v1.0", "anew").uri == "models:/anew/1"
     assert load("models:/anew/1").classes == ("bad", "good")
 
@@ -230,7 +230,7 @@ def test_a_damaged_folder_is_refused(
     damage(exported)
     with pytest.raises(UserError, match=said):
         import_(exported, "damaged")
-    assert not MlflowClient(tracking).search_registered_models("name = 'damaged'")
+    assert not MlflowClient(tracking, tracking).search_registered_models("name = 'damaged'")
 
 
 def test_a_folder_that_is_there_is_replaced_only_when_told(

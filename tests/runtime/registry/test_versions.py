@@ -38,7 +38,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     patch.chdir(folder)
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     patch.setenv(contract.ENV_MLFLOW, uri)
-    MlflowClient(uri).search_experiments()  # makes the tables
+    MlflowClient(uri, uri).search_experiments()  # makes the tables
     yield uri
     patch.undo()
 
@@ -61,7 +61,7 @@ def versions(client: MlflowClient, name: str) -> list[int]:
 
 
 def test_a_version_has_its_triple_and_what_its_gates_said(tracking: str, model: Path) -> None:
-    client = MlflowClient(tracking)
+    client = MlflowClient(tracking, tracking)
     target = Register(name="told", alias="champion", gates=[Gate(min=0.5)])
     first = registered(client, model, "told-1", target)
     assert registered(client, model, "told-1", target) == first and versions(client, "told") == [1]
@@ -73,7 +73,7 @@ def test_a_version_has_its_triple_and_what_its_gates_said(tracking: str, model: 
 
 
 def test_the_alias_moves_to_what_is_not_worse(tracking: str, model: Path) -> None:
-    client = MlflowClient(tracking)
+    client = MlflowClient(tracking, tracking)
     gate = Gate(not_worse_than="champion", tolerance=0.01)
     target = Register(name="better", alias="champion", gates=[gate])
     registered(client, model, "better-1", target, accuracy=0.9)
@@ -90,7 +90,7 @@ def test_what_is_registered_at_the_same_time_is_one_version(tracking: str, model
     """Each sees none before it makes its own."""
     heads = 4
     start = threading.Barrier(heads)
-    run_id = run_of(MlflowClient(tracking), "race")
+    run_id = run_of(MlflowClient(tracking, tracking), "race")
 
     class Racing(MlflowClient):
         seen = 0
@@ -104,11 +104,11 @@ def test_what_is_registered_at_the_same_time_is_one_version(tracking: str, model
 
     def head(number: int) -> ModelVersion:
         own = shutil.copytree(model, tmp_path / f"head-{number}")
-        return register(Racing(tracking), Register(name="race"), own, run_id, tags_of("race"), METRICS)
+        return register(Racing(tracking, tracking), Register(name="race"), own, run_id, tags_of("race"), METRICS)
 
     with ThreadPoolExecutor(heads) as pool:
         made = list(pool.map(head, range(heads)))
-    client = MlflowClient(tracking)
+    client = MlflowClient(tracking, tracking)
     assert {version.version for version in made} == set(versions(client, "race")) == {1}
     assert (download("models:/race/1", tmp_path / "cache") / contract.MODEL_WEIGHTS).is_file()
 
@@ -132,14 +132,14 @@ def killed(tracking: str, shelf: Path, tmp_path_factory: pytest.TempPathFactory)
         for line in process.stdout:  # ends when the last child does
             if line.startswith("halted "):
                 os.kill(int(line.split()[1]), signal.SIGKILL)
-    return {uid: versions(MlflowClient(tracking), uid) for uid in POINTS}
+    return {uid: versions(MlflowClient(tracking, tracking), uid) for uid in POINTS}
 
 
 @pytest.mark.parametrize(("uid", "left"), [("upload", []), ("version", [1]), ("alias", [1])])
 def test_a_killed_registration_leaves_no_half_version(
     tracking: str, model: Path, tmp_path: Path, killed: dict[str, list[int]], uid: str, left: list[int]
 ) -> None:
-    client = MlflowClient(tracking)
+    client = MlflowClient(tracking, tracking)
     assert killed[uid] == left
     again = register(client, Register(name=uid, alias="champion"), model, run_of(client, uid), tags_of(uid), METRICS)
     assert again.version == 1 and versions(client, uid) == [1], "the next attempt ends what was begun"
