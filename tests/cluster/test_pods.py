@@ -207,7 +207,7 @@ PODS: list[Object] = [
         ],
     ),
     pod("slow-start", probed("sleep 1; touch /tmp/up", startup={**test_file("/tmp/up"), "failureThreshold": 60},
-                             liveness=test_file("/tmp/up"))),
+                             liveness={**test_file("/tmp/up"), "timeoutSeconds": 20})),
     pod("never-started", probed("true", startup=test_file("/tmp/never")), restartPolicy="Always"),
     pod("dying", probed("touch /tmp/alive; sleep 1; rm /tmp/alive", startup=test_file("/tmp/alive"),
                         liveness=test_file("/tmp/alive")), restartPolicy="Always"),

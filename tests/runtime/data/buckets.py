@@ -37,6 +37,7 @@ def seaweed(folder: Path) -> Iterator[str]:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("weed"), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}",
              "-s3", "-filer", f"-s3.config={folder / 's3.json'}", "-volume.max=8", "-master.volumeSizeLimitMB=16",
+             "-s3.port.iceberg=0", "-s3.port.lance=0",  # fixed ports otherwise: two servers would trip over each other
              *(f"-{name}={port}" for name, port in ports.items())],
             stdout=out, stderr=out, cwd=folder, env={**os.environ, "HOME": str(folder)},
         )  # fmt: skip
