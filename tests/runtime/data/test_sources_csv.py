@@ -91,6 +91,7 @@ CELLS = {
 }
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.lists(st.sampled_from(sorted(CELLS)), min_size=1, max_size=3), min_size=1, max_size=3), st.data())
 def test_types_guessed_from_the_first_rows_are_those_that_all_texts_have(kinds: list[list[str]], data: Any) -> None:
@@ -231,6 +232,7 @@ def tables(draw: st.DrawFn) -> list[list[str]]:
     return draw(st.lists(st.lists(fields, min_size=width, max_size=width), min_size=1, max_size=8))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(tables(), st.sampled_from(["\n", "\r\n"]), st.sampled_from(",;\t"), st.sampled_from([7, 16, 33, 64, 1 << 20]))
 def test_what_python_writes_is_read_back_wherever_blocks_end(
