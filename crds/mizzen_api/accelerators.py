@@ -106,11 +106,6 @@ def by_vendor(vendor: str) -> Accelerator:
     return {row.vendor: row for row in TABLE}[vendor]
 
 
-def by_resource(resource: str) -> Accelerator:
-    """KeyError for a resource that is no accelerator of the table."""
-    return {row.resource: row for row in TABLE if row.resource}[resource]
-
-
 def of_kind(kind: str) -> tuple[Accelerator, ...]:
     return tuple(row for row in TABLE if row.kind == kind)
 
