@@ -72,11 +72,12 @@ def staleness(options: Options) -> list[Row]:
 def course(plan: TrainPlan) -> Course:
     import ray
 
+    from mizzen.train.group.base import Listener
     from mizzen.train.group.job import Job
     from mizzen.train.group.keeping import Keeping
     from mizzen.train.group.messages import Settings
     from mizzen.train.group.nodes import Slots
-    from mizzen.train.group.run import Listener, group_of
+    from mizzen.train.group.run import group_of
     from mizzen.train.group.station import Report
     from mizzen.workload.ray_head import lean_environment
 

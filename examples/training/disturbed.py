@@ -24,10 +24,11 @@ import matplotlib as mpl
 import numpy as np
 
 from benchmarks.train_data import fashion
+from mizzen.train.group.base import Listener
 from mizzen.train.group.job import Job
 from mizzen.train.group.keeping import Keeping
 from mizzen.train.group.messages import Outcome, Recovered, Settings
-from mizzen.train.group.run import Group, Listener
+from mizzen.train.group.run import Group
 from mizzen.train.plan import TrainPlan
 from tests.runtime.train.ray_nodes import HEAD, RayNodes, cluster
 

@@ -20,21 +20,20 @@ from mizzen.train.group.nodes import Slots
 from mizzen.train.group.run import group_of
 from mizzen.train.telemetry import Telemetry
 from mizzen.workload import config as configuration
+from mizzen.workload.following import following_scaling
 from mizzen.workload.outcome import Stopped
 from mizzen_api.conditions import Reason
 from mizzen_api.workload import WorkloadConfig
 
 if TYPE_CHECKING:
-    from mizzen.train.group.run import Group
+    from mizzen.train.group.base import BaseGroup
     from mizzen.train.plan import TrainPlan
-    from mizzen.train.strategies.parameter_server.run import ServedGroup
     from mizzen.workload.progress import ProgressBoard
 
 log = logging.getLogger(__name__)
 
 OUTCOME_FILE = "outcome.json"  # in the run folder: a head that finds it trains no more
 CHECKPOINTS = "checkpoints"
-FOLLOW_SECONDS = 5.0
 
 
 def fit(
@@ -67,7 +66,7 @@ def fit(
         listener=telemetry.listener(),
         past=telemetry.past,
     )
-    with _leaving_workers(group, board), _stopped_in_time(group), _followed(group, slots):
+    with _leaving_workers(group, board), _stopped_in_time(group), _followed(group, config, slots):
         outcome = group.run()
     if outcome.stopped:
         raise Stopped
@@ -115,7 +114,7 @@ def _settings(config: WorkloadConfig, slots: Slots) -> Settings:
 
 
 @contextlib.contextmanager
-def _leaving_workers(group: Group | ServedGroup, board: ProgressBoard) -> Iterator[None]:
+def _leaving_workers(group: BaseGroup, board: ProgressBoard) -> Iterator[None]:
     """Pods that are told to stop ask until they may."""
 
     def leave_asked(address: str) -> bool:
@@ -130,7 +129,7 @@ def _leaving_workers(group: Group | ServedGroup, board: ProgressBoard) -> Iterat
 
 
 @contextlib.contextmanager
-def _stopped_in_time(group: Group | ServedGroup) -> Iterator[None]:
+def _stopped_in_time(group: BaseGroup) -> Iterator[None]:
     """SIGTERM asks the group for a checkpoint, in place of ending this process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -143,20 +142,13 @@ def _stopped_in_time(group: Group | ServedGroup) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _followed(group: Group | ServedGroup, slots: Slots) -> Iterator[None]:
-    """Edits of minWorkers and maxWorkers reach the mounted configuration while the job runs."""
-    over = threading.Event()
+def _followed(group: BaseGroup, config: WorkloadConfig, slots: Slots) -> Iterator[None]:
+    """Edits of minWorkers and maxWorkers reach the group while the job runs."""
+    assert config.training_spec is not None
+    scaling = config.training_spec.scaling
 
-    def follow() -> None:
-        while not over.wait(FOLLOW_SECONDS):
-            with contextlib.suppress(SystemError_):  # it is just being replaced
-                now = _settings(configuration.load(), slots)
-                group.tell(Scale(now.least, now.most))
+    def changed(least: int, most: int) -> None:
+        group.tell(Scale(least * slots.per_node, most * slots.per_node))
 
-    thread = threading.Thread(target=follow, name="scaling", daemon=True)
-    thread.start()
-    try:
+    with following_scaling((scaling.min_workers, scaling.max_workers), changed):
         yield
-    finally:
-        over.set()
-        thread.join()

@@ -12,8 +12,9 @@ from torch import nn
 
 from mizzen.errors import MizzenError, SystemError_, UserError
 from mizzen.models import artifact
+from mizzen.train.group.base import Listener
 from mizzen.train.group.messages import Failure
-from mizzen.train.group.run import Listener, run_group
+from mizzen.train.group.run import run_group
 from mizzen.train.group.station import Report
 from mizzen.train.group.work import FINAL
 from mizzen.train.sdk import TrainingResult, tuned

@@ -10,8 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from mizzen.train.group.base import Listener, Past
 from mizzen.train.group.messages import Outcome, Recovered
-from mizzen.train.group.run import Listener, Past
 from mizzen.train.group.station import Report
 from mizzen.workload.progress import ProgressBoard
 from mizzen_api import contract

@@ -16,11 +16,12 @@ import pytest
 
 from mizzen.data.materialize import Version
 from mizzen.models import artifact
+from mizzen.train.group.base import Listener
 from mizzen.train.group.job import Job
 from mizzen.train.group.keeping import Keeping
 from mizzen.train.group.messages import Notice, Outcome, Recovered, Settings
 from mizzen.train.group.process_group import Rendezvous
-from mizzen.train.group.run import Group, Listener
+from mizzen.train.group.run import Group
 from mizzen.train.plan import TrainPlan
 from tests.runtime.train.group_under_test import HURRY, ROWS, steps_done, trained_alone, used_rows
 from tests.runtime.train.ray_nodes import HEAD, RayNodes, cluster, until

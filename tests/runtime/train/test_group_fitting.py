@@ -71,11 +71,10 @@ def test_a_worker_that_asks_to_leave_may_when_nothing_of_the_training_is_there()
 def test_edits_of_the_sizes_reach_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "config.json"
     monkeypatch.setenv(contract.ENV_CONFIG, str(file))
-    monkeypatch.setattr(fitting, "FOLLOW_SECONDS", 0.01)
     file.write_text("{ half of it")  # as it is just being replaced
     told = Told()
-    with fitting._followed(told, Slots(per_node=4)):  # type: ignore[arg-type]
+    with fitting._followed(told, config(1, 2), Slots(per_node=4)):  # type: ignore[arg-type]
         draft = tmp_path / "draft"
         draft.write_text(config(2, 5).model_dump_json(by_alias=True))
         draft.rename(file)
-        assert told.news.get(timeout=5) == Scale(8, 20)
+        assert told.news.get(timeout=60) == Scale(8, 20)

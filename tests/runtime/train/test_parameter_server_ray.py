@@ -15,10 +15,11 @@ import torch
 
 from mizzen.data.materialize import Version
 from mizzen.models import artifact
+from mizzen.train.group.base import Listener
 from mizzen.train.group.job import Job
 from mizzen.train.group.keeping import Keeping
 from mizzen.train.group.messages import Notice, Outcome, Recovered, Settings, Stop
-from mizzen.train.group.run import Listener, group_of
+from mizzen.train.group.run import group_of
 from mizzen.train.group.station import Report
 from mizzen.train.loop import Loop
 from mizzen.train.plan import TrainPlan

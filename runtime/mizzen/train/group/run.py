@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import queue
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mizzen.train.group import messages as m
+from mizzen.train.group.base import BaseGroup, Listener, Past
 from mizzen.train.group.controller import Controller
 from mizzen.train.group.job import Job
 from mizzen.train.group.keeping import Keeping
 from mizzen.train.group.member import Letter
 from mizzen.train.group.messages import Outcome, Settings
-from mizzen.train.group.nodes import Nodes, Slots
+from mizzen.train.group.nodes import Slots
 from mizzen.train.group.process_group import Formation, Rendezvous
-from mizzen.train.group.station import Report
 
 if TYPE_CHECKING:
     from mizzen.train.plan import TrainPlan
@@ -29,34 +27,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WAIT_SECONDS = 0.1
-CLOSE_SECONDS = 10.0
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
 
 
-@dataclass
-class Listener:
-    """What the driver wants to hear; each is called from the thread that runs the group."""
-
-    on_report: Callable[[Report], None] = lambda _: None
-    on_began: Callable[[int, int, str], None] = lambda _workers, _step, _source: None
-    on_recovered: Callable[[m.Recovered], None] = lambda _: None
-    on_kept: Callable[[int, int, str], None] = lambda _snapshot, _checkpoint, _trouble: None
-    on_workers: Callable[[int], None] = lambda _: None
-    say: Callable[[str], None] = lambda _: None
-
-
-@dataclass
-class Past:
-    """What earlier drivers of the run counted."""
-
-    restarts: int = 0
-    lost_steps: int = 0
-    furthest: int = 0  # step that one of them has seen
-
-
-class Group:
-    """One run. `run` blocks; `tell` may be called from other threads, for notices and wanted sizes."""
+class Group(BaseGroup):
+    """Trains in step: a controller decides, nodes do."""
 
     def __init__(
         self,
@@ -69,12 +44,10 @@ class Group:
         past: Past | None = None,
     ) -> None:
         """`host` is an address of this process that all nodes reach. Ray is connected already."""
-        self._listener = listener or Listener()
+        super().__init__(job, slots, listener)
         past = past or Past()
-        self._nodes = Nodes(job, slots or Slots(), self._letter)
         self._rendezvous = Rendezvous(host)
         self._attempt = secrets.token_hex(4)
-        self._told: queue.SimpleQueue[m.News] = queue.SimpleQueue()
         self.controller = Controller(
             settings,
             time.monotonic(),
@@ -82,35 +55,14 @@ class Group:
             lost_steps=past.lost_steps,
             furthest=past.furthest,
         )
-        self._outcome: Outcome | None = None
         self._workers = -1
-
-    def tell(self, news: m.News) -> None:
-        self._told.put(news)
 
     def has_left(self, address: str) -> bool:
         return self.controller.has_left(address)
 
-    def processes(self) -> dict[int, tuple[str, int]]:
-        """Members that answered: address and process id."""
-        return self._nodes.processes()
-
-    def run(self) -> Outcome:
-        """Until the training has ended, by whatever. A stop that was told ends it with a checkpoint."""
-        try:
-            while self._outcome is None:
-                self._turn()
-        finally:
-            finished = self._outcome is not None and self._outcome.failure is None and not self._outcome.stopped
-            self._nodes.close(CLOSE_SECONDS, keep=not finished)
-        return self._outcome
-
     def _turn(self) -> None:
         self._handle(m.Tick())
-        while not self._told.empty():
-            self._handle(self._told.get())
-        for news in self._nodes.news(WAIT_SECONDS):
-            self._handle(news)
+        super()._turn()
         if self.controller.workers != self._workers:
             self._workers = self.controller.workers
             self._listener.on_workers(self._workers)
@@ -163,7 +115,7 @@ def group_of(
     slots: Slots | None = None,
     listener: Listener | None = None,
     past: Past | None = None,
-) -> Group | ServedGroup:
+) -> BaseGroup:
     """What the plan's strategy runs on: a group that trains in step, or workers of a parameter server."""
     kind: type[Group | ServedGroup] = Group
     if job.plan.get("strategy") == "parameter-server" and not job.function:

@@ -1,12 +1,11 @@
 """The driver's side: workers on the nodes that are there, each on its own, and one coordinator beside the driver.
 
-The same face as group.run.Group, and the same members on nodes. But nobody is stopped when another comes or goes.
+The same members on the same nodes as in group.run. But nobody is stopped when another comes or goes.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import secrets
 import time
 from dataclasses import dataclass, replace
@@ -17,12 +16,12 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mizzen.train.group import messages as m
+from mizzen.train.group.base import CLOSE_SECONDS, BaseGroup, Listener, Past
 from mizzen.train.group.job import Job
 from mizzen.train.group.member import Letter
 from mizzen.train.group.messages import Failure, Fault, Outcome, Settings
-from mizzen.train.group.nodes import Nodes, Slots
+from mizzen.train.group.nodes import Slots
 from mizzen.train.group.process_group import Formation
-from mizzen.train.group.run import CLOSE_SECONDS, WAIT_SECONDS, Listener, Past
 from mizzen.train.group.station import Report
 from mizzen.train.strategies.parameter_server.coordinator import Coordinator
 from mizzen.train.strategies.parameter_server.messages import Progress
@@ -63,8 +62,8 @@ class Place:
         return self.misses
 
 
-class ServedGroup:
-    """One run. `run` blocks; `tell` may be called from other threads, for notices and wanted sizes."""
+class ServedGroup(BaseGroup):
+    """Each worker trains at its own pace."""
 
     def __init__(
         self,
@@ -76,17 +75,14 @@ class ServedGroup:
         listener: Listener | None = None,
         past: Past | None = None,
     ) -> None:
-        self._listener, self._settings, self._host = listener or Listener(), settings, host
-        self._past = past or Past()
         name = f"coordinator-{secrets.token_hex(4)}"
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(Coordinator).options(
             name=name, num_cpus=0, max_concurrency=_CALLS, max_restarts=0, scheduling_strategy=here
         )
         self._coordinator = actor.remote(job.plan, job.keeping, name)
-        self._nodes = Nodes(replace(job, coordinator=name), slots or Slots(), self._letter)
-        self._told: queue.SimpleQueue[m.News] = queue.SimpleQueue()
-        self._outcome: Outcome | None = None
+        super().__init__(replace(job, coordinator=name), slots, listener)
+        self._settings, self._host, self._past = settings, host, past or Past()
         self._places: dict[str, Place] = {}
         self._leaving: set[str] = set()  # addresses
         self._workers: dict[int, Worker] = {}
@@ -98,36 +94,11 @@ class ServedGroup:
         self._began = False
         self._count = -1
 
-    def tell(self, news: m.News) -> None:
-        self._told.put(news)
-
     def has_left(self, address: str) -> bool:
         return all(worker.address != address for worker in list(self._workers.values()))
 
-    def processes(self) -> dict[int, tuple[str, int]]:
-        return self._nodes.processes()
-
-    def run(self) -> Outcome:
-        """Until the training has ended, by whatever."""
-        try:
-            while self._outcome is None:
-                self._turn()
-        finally:
-            finished = self._outcome is not None and self._outcome.failure is None and not self._outcome.stopped
-            self._close(keep=not finished)
-        return self._outcome
-
-    def stop(self, seconds: float) -> bool:
-        """A checkpoint just in time, and the end: whether it was done."""
-        saved = self._save(seconds)
-        self._close(keep=True)
-        return saved
-
     def _turn(self) -> None:
-        while not self._told.empty():
-            self._handle(self._told.get())
-        for news in self._nodes.news(WAIT_SECONDS):
-            self._handle(news)
+        super()._turn()
         self._look_at_silent_ones()
         self._fill_places()
         self._let_train()
@@ -273,7 +244,7 @@ class ServedGroup:
             return False
 
     def _close(self, *, keep: bool) -> None:
-        self._nodes.close(CLOSE_SECONDS, keep=keep)
+        super()._close(keep=keep)
         try:
             ray.get(self._coordinator.close.remote(keep), timeout=CLOSE_SECONDS)
         except RayError as error:
