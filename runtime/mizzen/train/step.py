@@ -76,6 +76,9 @@ class Stepper:
         sizes = Sizes(shape.image_size, shape.sequence_length)
         mine = batch if crew.alone else share(batch, crew.place.rank, crew.place.world)
         before = self.limit
+        # A step that is left out must not live on in the running means of norms.
+        may_be_left_out = self.plan.on_non_finite == "Skip" or self.scale.enabled
+        buffers = _copied(crew.module) if may_be_left_out else []
         if not crew.alone and not crew.strategy.lockstep:
             self._probe(crew, state, mine, sizes)
         total = self._gradients(crew, state, mine, batch, sizes)
@@ -87,9 +90,9 @@ class Stepper:
                 self.agree(crew)
         if self.limit != before:
             state.extras[MICRO_BATCH] = self.limit
-        return self._update(crew, state, total, len(batch))
+        return self._update(crew, state, total, len(batch), buffers)
 
-    def _update(self, crew: Crew, state: TrainState, total: Tensor, rows: int) -> float:
+    def _update(self, crew: Crew, state: TrainState, total: Tensor, rows: int, buffers: list[Tensor]) -> float:
         """Clip and update, unless a number is none; ranks see the same loss and norm, so they decide alike."""
         plan = self.plan
         self.scale.unscale(crew.parameters, state)
@@ -102,12 +105,14 @@ class Stepper:
             crew.strategy.update(crew.optimizer)
             self.scale.after(state, finite=True)
             state.extras.pop(IN_A_ROW, None)
-        elif math.isfinite(loss) and self.scale.of(state) > 1.0:
+            return loss
+        if math.isfinite(loss) and self.scale.of(state) > 1.0:
             self.scale.after(state, finite=False)
             state.extras[OVERFLOWS] = state.extras.get(OVERFLOWS, 0) + 1
         else:
             what = "the loss" if not math.isfinite(loss) else "the norm of the gradients"
             self._not_finite(state, f"{what} is {loss if not math.isfinite(loss) else size}")
+        _put_back(crew.module, buffers)
         return loss
 
     def _not_finite(self, state: TrainState, what: str) -> None:
@@ -195,7 +200,7 @@ class Stepper:
             cost = self._cost(largest, sizes)
             if cost <= self._proven:
                 return
-            buffers = [buffer.clone() for buffer in crew.module.buffers()]
+            buffers = _copied(crew.module)
             try:
                 with crew.strategy.no_sync(crew.model):
                     self._backward(crew, state, largest, mine, sizes)
@@ -208,9 +213,7 @@ class Stepper:
                 else:
                     self._halve(len(largest), error)
             crew.optimizer.zero_grad()
-            with torch.no_grad():
-                for buffer, value in zip(crew.module.buffers(), buffers, strict=True):
-                    buffer.copy_(value)
+            _put_back(crew.module, buffers)
             self._free()
 
     def _cost(self, rows: Rows, sizes: Sizes) -> int:
@@ -250,6 +253,16 @@ def _numbers(loss: Tensor, norm: Tensor) -> tuple[float, float]:
         return loss.item(), norm.item()
     found = torch.stack([loss, norm.to(loss)]).tolist()
     return found[0], found[1]
+
+
+def _copied(module: nn.Module) -> list[Tensor]:
+    return [buffer.clone() for buffer in module.buffers()]
+
+
+@torch.no_grad()
+def _put_back(module: nn.Module, buffers: list[Tensor]) -> None:
+    for buffer, value in zip(module.buffers(), buffers, strict=True):
+        buffer.copy_(value)
 
 
 def diverged(plan: TrainPlan, what: str, step: int) -> UserError:

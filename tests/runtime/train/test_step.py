@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from mizzen.errors import UserError
+from mizzen.models.building import Recipe
 from mizzen.train.loop import DEPTH, Loop
 from mizzen.train.seams import TrainState
 from mizzen.train.step import IN_A_ROW, MICRO_BATCH, SKIPPED
 from mizzen_api.conditions import Reason
-from tests.runtime.train.toys import greedy_loop, plan, table_task
+from tests.runtime.train.toys import CLASSES, FEATURES, TABLE_SHAPE, greedy_loop, plan, table_task
 
 
 def losses(loop: Loop) -> list[float]:
@@ -78,6 +79,15 @@ def test_a_step_is_skipped_where_that_is_asked_for() -> None:
     assert sum(map(math.isnan, seen)) == loop.state.extras[SKIPPED] == loop.counters()[SKIPPED] == 2
     assert len(seen) == loop.total_steps and IN_A_ROW not in loop.state.extras
     loop.check_weights()
+
+
+def test_a_skipped_step_leaves_no_trace_in_running_means() -> None:
+    task = table_task(broken_row=17)
+    normed = torch.nn.Sequential(torch.nn.BatchNorm1d(FEATURES), torch.nn.Linear(FEATURES, len(CLASSES)))
+    loop = Loop(plan(on_non_finite="Skip"), task=task, built=(Recipe(TABLE_SHAPE), normed))
+    assert sum(map(math.isnan, losses(loop))) == 2
+    assert all(bool(buffer.isfinite().all()) for buffer in normed.buffers())
+    assert int(normed[0].num_batches_tracked) == loop.total_steps - 2
 
 
 def test_too_many_skipped_steps_in_a_row_end_the_run() -> None:
