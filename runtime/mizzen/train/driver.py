@@ -97,7 +97,7 @@ def _register(
     runlog.parameters(parameters_of(plan, plan.model))
     assert config.dataset is not None
     runlog.dataset(config.dataset, DatasetVersion(config.dataset.uri).manifest)
-    for step, values in telemetry.curves:
+    for step, values in telemetry.curves.points:
         runlog.metrics(values, step)
     runlog.metrics(metrics, telemetry.status.step)
     runlog.flush()

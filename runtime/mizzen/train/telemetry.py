@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from mizzen.train.curves import Curves
 from mizzen.train.group.base import Listener, Past
 from mizzen.train.group.messages import Outcome, Recovered
 from mizzen.train.group.station import Report
@@ -38,7 +39,7 @@ class Telemetry:
 
     def __init__(self, board: ProgressBoard, run_folder: Path) -> None:
         self.board = board
-        self.curves: list[tuple[int, dict[str, float]]] = []
+        self.curves = Curves(run_folder)
         self.status = TrainerStatus()
         self._samples = 0
         self._counts_file = run_folder / COUNTS_FILE
@@ -66,7 +67,7 @@ class Telemetry:
     def report(self, report: Report) -> None:
         metrics = report.metrics
         if metrics:
-            self.curves.append((report.step, metrics))
+            self.curves.add(report.step, metrics)
         if any(key.startswith("validation_") for key in metrics):
             numbers = ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
             log.info("epoch %d, step %d: %s", report.epoch, report.step, numbers)
