@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mizzen.files import write_whole
 from mizzen_api import contract
 
 if TYPE_CHECKING:
@@ -48,9 +49,7 @@ def example_of(pipeline: Pipeline, profile: Mapping[str, Any] | None = None) -> 
 def write_example(folder: Path, row: Mapping[str, Any]) -> None:
     """As a pandas frame in the orient `split`, which is how MLflow reads it back. It is there whole or not at all."""
     document = {"columns": list(row), "data": [list(row.values())]}
-    draft = folder / f".{EXAMPLE_FILE}"
-    draft.write_text(json.dumps(document, ensure_ascii=False))
-    draft.rename(folder / EXAMPLE_FILE)
+    write_whole(folder / EXAMPLE_FILE, json.dumps(document, ensure_ascii=False))
 
 
 def profile_of(version: DatasetVersion) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mizzen.errors import MizzenError
+from mizzen.files import write_whole
 
 if TYPE_CHECKING:
     from mizzen.data.store import DatasetVersion
@@ -70,9 +71,7 @@ def tuned(plan: TrainPlan, folder: Path, dataset: DatasetVersion | None = None) 
     if path.exists():
         return replace(plan, **json.loads(path.read_bytes())["chosen"])
     found = search(plan, lambda changed: measure(changed, dataset))
-    draft = folder / f".{FILE}"
-    draft.write_text(json.dumps(asdict(found), indent=1))
-    draft.rename(path)
+    write_whole(path, json.dumps(asdict(found), indent=1))
     log.info("autotune: %.2f times the speed with %s", found.gain, found.chosen or "the settings as they were")
     return replace(plan, **found.chosen)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mizzen.errors import SystemError_, UserError
+from mizzen.files import write_whole
 from mizzen.train import accelerators
 from mizzen.train.group.job import Job
 from mizzen.train.group.keeping import Keeping
@@ -78,9 +79,7 @@ def fit(
 
 def leave(outcome: Outcome, run_folder: Path) -> None:
     """The last thing that a training does."""
-    draft = run_folder / f".{OUTCOME_FILE}"
-    draft.write_text(json.dumps({"step": outcome.step, "metrics": outcome.metrics}))
-    draft.rename(run_folder / OUTCOME_FILE)
+    write_whole(run_folder / OUTCOME_FILE, json.dumps({"step": outcome.step, "metrics": outcome.metrics}))
 
 
 def left(run_folder: Path) -> Outcome | None:

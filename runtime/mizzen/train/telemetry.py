@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from mizzen.files import write_whole
 from mizzen.train.curves import Curves
 from mizzen.train.group.base import Listener, Past
 from mizzen.train.group.messages import Outcome, Recovered
@@ -158,6 +159,4 @@ class Telemetry:
 
     def _write_past(self) -> None:
         self._noted = time.monotonic()
-        draft = self._counts_file.with_name(f".{COUNTS_FILE}")
-        draft.write_text(json.dumps(asdict(self.past)))
-        draft.rename(self._counts_file)
+        write_whole(self._counts_file, json.dumps(asdict(self.past)))
