@@ -100,7 +100,7 @@ def by_hand(work: Work) -> Iterator[float]:
         optimizer, lambda n: (n + 1) / warm if n < warm else 0.5 * (1 + math.cos(math.pi * (n - warm) / (total - warm)))
     )
     module.train()
-    order = torch.from_numpy(loop._rows())
+    order = torch.from_numpy(loop.rows())
     for start in range(0, len(order), plan.batch_size):
         rows = order[start : start + plan.batch_size]
         targets = part.targets[rows]
